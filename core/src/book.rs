@@ -1,0 +1,343 @@
+//! One instrument's book at one venue: flat arrays, touched where change happens.
+//!
+//! Invariant: each side holds distinct positive prices with positive quantities, sorted so that the
+//! best is the last element. A change near the best moves few elements; nothing is allocated after
+//! construction. Beyond its capacity a side forgets its worst level and says so.
+//!
+//! Not here: whether the book is right (`tandem-feeds` proves it), who may use it (`engine`).
+
+use alloc::vec::Vec;
+
+use crate::units::{Px, Qty, Side};
+
+/// One price and what rests there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Level {
+    /// Price.
+    pub px: Px,
+    /// Quantity, always positive in a book.
+    pub qty: Qty,
+}
+
+/// What [`Book::set`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A level that was not there; its rank counts from the best, which is 0.
+    Inserted {
+        /// Rank of the new level.
+        rank: usize,
+        /// Whether the side was full and its worst level was forgotten.
+        dropped: bool,
+    },
+    /// A level's quantity is another one.
+    Updated {
+        /// Rank of the level.
+        rank: usize,
+    },
+    /// A level is gone.
+    Removed {
+        /// Rank it had.
+        rank: usize,
+    },
+    /// Nothing: the same quantity, a removal of what was not there, or beyond a full side's worst.
+    Nothing,
+}
+
+/// How far from the best a change is looked for one by one before the rest is searched by halves.
+/// Most changes of the recorded venues are within the best few levels.
+const LINEAR_LEVELS: usize = 8;
+
+/// Both sides of one book.
+#[derive(Clone, Debug)]
+pub struct Book {
+    sides: [Vec<Level>; 2],
+    capacity: usize,
+}
+
+impl Book {
+    /// Returns an empty book that holds `capacity` levels a side.
+    #[must_use]
+    pub fn new(capacity: usize) -> Book {
+        assert!(0 < capacity, "a book holds at least one level a side");
+        // One more than the capacity, so that an insertion into a full side needs no special case.
+        let side = || Vec::with_capacity(capacity + 1);
+        Book { sides: [side(), side()], capacity }
+    }
+
+    /// Forgets every level.
+    pub fn clear(&mut self) {
+        self.sides.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Returns how many levels a side has.
+    #[must_use]
+    pub fn len(&self, side: Side) -> usize {
+        self.sides[side.idx()].len()
+    }
+
+    /// Returns whether both sides are empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sides.iter().all(Vec::is_empty)
+    }
+
+    /// Returns how many levels a side can hold.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Returns the best level of a side.
+    #[inline]
+    #[must_use]
+    pub fn best(&self, side: Side) -> Option<Level> {
+        self.sides[side.idx()].last().copied()
+    }
+
+    /// Returns the level of a rank; the best has rank 0.
+    #[inline]
+    #[must_use]
+    pub fn level(&self, side: Side, rank: usize) -> Option<Level> {
+        let levels = &self.sides[side.idx()];
+        levels.len().checked_sub(rank + 1).map(|idx| levels[idx])
+    }
+
+    /// Returns the levels of a side, best first.
+    pub fn levels(
+        &self,
+        side: Side,
+    ) -> impl DoubleEndedIterator<Item = Level> + ExactSizeIterator + '_ {
+        self.sides[side.idx()].iter().rev().copied()
+    }
+
+    /// Returns whether the best bid is at or above the best ask.
+    #[must_use]
+    pub fn is_crossed_or_locked(&self) -> bool {
+        match (self.best(Side::Bid), self.best(Side::Ask)) {
+            (Some(bid), Some(ask)) => ask.px <= bid.px,
+            _ => false,
+        }
+    }
+
+    /// Sets the absolute quantity at a price; 0 removes the level.
+    #[inline]
+    pub fn set(&mut self, side: Side, px: Px, qty: Qty) -> Change {
+        debug_assert!(0 < px.0 && 0 <= qty.0, "decoders refuse other prices and quantities");
+        let capacity = self.capacity;
+        let levels = &mut self.sides[side.idx()];
+        let at = find(levels, side, px);
+        // The element at `at - 1` has this rank, and so has one inserted at `at`.
+        let rank = levels.len() - at;
+        match at.checked_sub(1).map(|below| &mut levels[below]) {
+            Some(level) if level.px == px => {
+                if qty.0 == 0 {
+                    levels.remove(at - 1);
+                    Change::Removed { rank }
+                } else if level.qty == qty {
+                    Change::Nothing
+                } else {
+                    level.qty = qty;
+                    Change::Updated { rank }
+                }
+            }
+            _ if qty.0 == 0 || rank == capacity => Change::Nothing,
+            _ => {
+                levels.insert(at, Level { px, qty });
+                let dropped = capacity < levels.len();
+                if dropped {
+                    levels.remove(0);
+                }
+                Change::Inserted { rank, dropped }
+            }
+        }
+    }
+
+    /// Makes `level` the best of its side: better levels are gone, it is inserted or updated. An empty
+    /// side is `None`. This is what a venue's best-bid-ask message says. Returns whether the best of
+    /// the side is another one than before.
+    pub fn set_best(&mut self, side: Side, level: Option<Level>) -> bool {
+        let before = self.best(side);
+        let levels = &mut self.sides[side.idx()];
+        match level {
+            None => levels.clear(),
+            Some(level) => {
+                let key = side.rank_key(level.px);
+                while levels.last().is_some_and(|last| key < side.rank_key(last.px)) {
+                    levels.pop();
+                }
+                self.set(side, level.px, level.qty);
+            }
+        }
+        before != self.best(side)
+    }
+
+    /// Adds a level that is worse than all the side has, as a snapshot's levels come; refuses (false)
+    /// one that is not, or one beyond the capacity.
+    pub fn push_worst(&mut self, side: Side, px: Px, qty: Qty) -> bool {
+        let levels = &mut self.sides[side.idx()];
+        let worse = levels.first().is_none_or(|worst| side.rank_key(px) < side.rank_key(worst.px));
+        if !worse || levels.len() == self.capacity || qty.0 <= 0 {
+            return false;
+        }
+        levels.insert(0, Level { px, qty });
+        true
+    }
+
+    /// Replaces a side by a snapshot's levels, given best first. Levels out of order are put in order,
+    /// of equal prices the later one counts, zero quantities remove. Beyond the capacity the worst are
+    /// left out. Returns how many were left out.
+    pub fn replace(&mut self, side: Side, best_first: impl Iterator<Item = Level>) -> usize {
+        self.sides[side.idx()].clear();
+        let mut dropped = 0;
+        // Collected best first, then turned: a snapshot in order costs one pass and one reversal.
+        let mut sorted = true;
+        for level in best_first {
+            let levels = &mut self.sides[side.idx()];
+            if sorted && 0 < level.qty.0 {
+                let next =
+                    levels.last().is_none_or(|l| side.rank_key(level.px) < side.rank_key(l.px));
+                if next {
+                    if levels.len() < self.capacity {
+                        levels.push(level);
+                    } else {
+                        dropped += 1;
+                    }
+                    continue;
+                }
+            }
+            if sorted {
+                levels.reverse();
+                sorted = false;
+            }
+            if let Change::Inserted { dropped: true, .. } = self.set(side, level.px, level.qty) {
+                dropped += 1;
+            }
+        }
+        if sorted {
+            self.sides[side.idx()].reverse();
+        }
+        dropped
+    }
+
+    /// Keeps the best `keep` levels of a side.
+    pub fn truncate(&mut self, side: Side, keep: usize) {
+        let levels = &mut self.sides[side.idx()];
+        if keep < levels.len() {
+            levels.drain(..levels.len() - keep);
+        }
+    }
+}
+
+/// Returns the position behind which (towards the best) all levels are better than `px`; the level at
+/// `px`, if any, is the one before that position.
+#[inline]
+fn find(levels: &[Level], side: Side, px: Px) -> usize {
+    let key = side.rank_key(px);
+    let mut at = levels.len();
+    for _ in 0..LINEAR_LEVELS {
+        if at == 0 || side.rank_key(levels[at - 1].px) <= key {
+            return at;
+        }
+        at -= 1;
+    }
+    levels[..at].partition_point(|level| side.rank_key(level.px) <= key)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn book(capacity: usize, levels: &[(Side, i64, i64)]) -> Book {
+        let mut book = Book::new(capacity);
+        for (side, px, qty) in levels {
+            book.set(*side, Px(*px), Qty(*qty));
+        }
+        book
+    }
+
+    #[test]
+    fn best_first_on_both_sides() {
+        use Side::{Ask, Bid};
+        let book = book(4, &[(Bid, 10, 1), (Bid, 12, 2), (Bid, 11, 3), (Ask, 15, 4), (Ask, 14, 5)]);
+        let px = |side| book.levels(side).map(|level| level.px.0).collect::<Vec<_>>();
+        assert_eq!(px(Bid), [12, 11, 10]);
+        assert_eq!(px(Ask), [14, 15]);
+        assert_eq!(book.level(Bid, 1), Some(Level { px: Px(11), qty: Qty(3) }));
+        assert_eq!(book.level(Ask, 2), None);
+        assert!(!book.is_crossed_or_locked());
+    }
+
+    #[test]
+    fn changes_say_their_rank() {
+        let mut book = book(3, &[(Side::Ask, 10, 1), (Side::Ask, 11, 1), (Side::Ask, 12, 1)]);
+        assert_eq!(book.set(Side::Ask, Px(11), Qty(7)), Change::Updated { rank: 1 });
+        assert_eq!(book.set(Side::Ask, Px(11), Qty(7)), Change::Nothing);
+        assert_eq!(book.set(Side::Ask, Px(13), Qty(7)), Change::Nothing);
+        assert_eq!(book.set(Side::Ask, Px(9), Qty(2)), Change::Inserted { rank: 0, dropped: true });
+        assert_eq!(book.set(Side::Ask, Px(10), Qty(0)), Change::Removed { rank: 1 });
+        assert_eq!(book.set(Side::Ask, Px(10), Qty(0)), Change::Nothing);
+        assert_eq!(book.len(Side::Ask), 2);
+    }
+
+    #[test]
+    fn a_new_best_removes_what_was_better() {
+        let mut book = book(8, &[(Side::Bid, 10, 1), (Side::Bid, 11, 1), (Side::Bid, 12, 1)]);
+        assert!(book.set_best(Side::Bid, Some(Level { px: Px(11), qty: Qty(5) })));
+        assert_eq!(book.best(Side::Bid), Some(Level { px: Px(11), qty: Qty(5) }));
+        assert_eq!(book.len(Side::Bid), 2);
+        assert!(!book.set_best(Side::Bid, Some(Level { px: Px(11), qty: Qty(5) })));
+        assert!(book.set_best(Side::Bid, None));
+        assert_eq!(book.best(Side::Bid), None);
+    }
+
+    proptest! {
+        /// Against an ordered map that forgets its worst beyond the capacity.
+        #[test]
+        fn equals_an_ordered_map(
+            ops in proptest::collection::vec((any::<bool>(), 1..60i64, 0..4i64), 0..400),
+            capacity in 1..40usize,
+        ) {
+            let mut book = Book::new(capacity);
+            let mut maps: [BTreeMap<i64, i64>; 2] = Default::default();
+            for (ask, px, qty) in ops {
+                let side = if ask { Side::Ask } else { Side::Bid };
+                book.set(side, Px(px), Qty(qty));
+                let map = &mut maps[side.idx()];
+                let key = side.rank_key(Px(px));
+                if qty == 0 { map.remove(&key); } else { map.insert(key, qty); }
+                if capacity < map.len() { map.pop_first(); }
+                for side in Side::BOTH {
+                    let model: Vec<_> = maps[side.idx()].iter().rev()
+                        .map(|(key, qty)| (key.abs(), *qty)).collect();
+                    let ours: Vec<_> = book.levels(side).map(|l| (l.px.0, l.qty.0)).collect();
+                    prop_assert_eq!(ours, model);
+                }
+            }
+        }
+
+        #[test]
+        fn a_snapshot_equals_setting_its_levels(
+            levels in proptest::collection::vec((1..60i64, 0..4i64), 0..80),
+            in_order in any::<bool>(),
+            capacity in 1..40usize,
+        ) {
+            let mut levels = levels;
+            if in_order {
+                levels.sort_by_key(|(px, _)| -px);
+            }
+            let mut by_set = Book::new(1_000);
+            for (px, qty) in &levels { by_set.set(Side::Bid, Px(*px), Qty(*qty)); }
+            let mut by_snapshot = Book::new(1_000);
+            by_snapshot.replace(Side::Bid, levels.iter().map(|(px, qty)| Level { px: Px(*px), qty: Qty(*qty) }));
+            prop_assert!(by_set.levels(Side::Bid).eq(by_snapshot.levels(Side::Bid)));
+            let mut small = Book::new(capacity);
+            small.replace(Side::Bid, by_set.levels(Side::Bid));
+            by_set.truncate(Side::Bid, capacity);
+            prop_assert!(by_set.levels(Side::Bid).eq(small.levels(Side::Bid)));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Tandem's core: the engine as a pure function of its input records.
+//!
+//! Invariant: the outside enters only as a [`record::Record`] and leaves only as one. No clock, no I/O,
+//! no float, no randomness, no environment; allocation at construction only. The same journal gives
+//! the same outputs, byte for byte, on any machine.
+//!
+//! Read in this order: [`units`], [`record`], [`book`].
+#![no_std]
+#![deny(clippy::float_arithmetic)]
+
+extern crate alloc;
+
+pub mod book;
+pub mod instrument;
+pub mod record;
+pub mod units;
