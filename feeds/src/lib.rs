@@ -1,1 +1,14 @@
-//! Placeholder while the crate is being written.
+//! Venue market data: decoders, sync machines, and the sockets below them.
+//!
+//! Invariant: what a venue sends becomes records that are proven in sync with it, or a doubt that is said
+//! at once. Any bytes give a value or an error, memory is bounded, and no message of the hot kinds
+//! allocates.
+//!
+//! Read in this order: [`machine`] (the face to sockets), [`publish`] (the face to the engine), one venue.
+
+pub mod error;
+pub mod json;
+pub mod machine;
+pub mod spec;
+pub mod stamp;
+pub mod symbols;
