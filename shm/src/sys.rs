@@ -1,0 +1,130 @@
+//! The kernel calls the standard library lacks, each one small and checked.
+//!
+//! Invariant: nothing here keeps a pointer after it returns, and every failure is an `io::Error`.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// Allocates the file's blocks now, so that a shortage is an error here and not a SIGBUS later.
+pub(crate) fn fallocate(file: &File, bytes: u64) -> io::Result<()> {
+    let len =
+        libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Renames, and fails with `AlreadyExists` where a plain rename would replace.
+pub(crate) fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
+    // SAFETY: both strings are terminated and outlive the call.
+    let answer = unsafe {
+        libc::renameat2(
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns how many bytes an unprivileged process may still take from the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = c_path(path)?;
+    // SAFETY: all-zero is a valid `statvfs`: it holds integers only.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the string is terminated, and `stat` is ours to be written.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Returns the effective user of this process.
+pub(crate) fn euid() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Returns the size of a page.
+pub(crate) fn page_bytes() -> u32 {
+    // SAFETY: takes a constant and returns a number.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(bytes).unwrap_or(4096)
+}
+
+/// Returns how many bytes this process may lock, `u64::MAX` for no limit.
+pub(crate) fn memlock_limit_bytes() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is ours to be written.
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0 {
+        limit.rlim_cur
+    } else {
+        0
+    }
+}
+
+/// Reads one of the kernel's clocks in nanoseconds; through the vDSO, so without a system call.
+pub(crate) fn clock_ns(clock: libc::clockid_t) -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is ours to be written. The clock ids used in this crate exist since Linux 2.6.28,
+    // so the call cannot fail.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// Returns a hash of the kernel's boot id, the same in all processes until the next boot.
+pub(crate) fn boot_id_hash() -> u64 {
+    static HASH: OnceLock<u64> = OnceLock::new();
+    *HASH.get_or_init(|| {
+        let id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        fnv1a(&id)
+    })
+}
+
+/// Returns field 22 of our stat file: with the pid it names one process and no later one.
+pub(crate) fn process_start_ticks() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The command name is in parentheses and may hold spaces; the rest starts at field 3.
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
+        .and_then(|ticks| ticks.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Returns 128 random bits from the kernel.
+pub(crate) fn random_uuid() -> io::Result<u128> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&hex, 16).map_err(io::Error::other)
+}
+
+/// Hashes bytes with FNV-1a; for identities that are compared, never for anything secret.
+#[must_use]
+pub const fn fnv1a(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
