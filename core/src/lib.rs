@@ -4,13 +4,25 @@
 //! no float, no randomness, no environment; allocation at construction only. The same journal gives
 //! the same outputs, byte for byte, on any machine.
 //!
-//! Read in this order: [`units`], [`record`], [`book`].
+//! Read in this order: [`units`], [`record`], [`book`], [`graph`], [`walk`], [`detector`], [`engine`].
 #![no_std]
 #![deny(clippy::float_arithmetic)]
 
 extern crate alloc;
 
 pub mod book;
+pub mod detector;
+pub mod engine;
+pub mod episode;
+#[cfg(test)]
+mod fixtures;
+pub mod graph;
 pub mod instrument;
+pub mod log;
+pub mod market;
+pub mod params;
 pub mod record;
+pub mod report;
 pub mod units;
+pub mod walk;
+pub mod wide;

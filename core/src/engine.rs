@@ -1,0 +1,603 @@
+//! The engine: one record in, any number of records out.
+//!
+//! Invariant: [`Engine::step`] depends on nothing but the engine's state and the record. It never
+//! allocates, never reads a clock, never fails: a record that makes no sense is counted and changes
+//! nothing, a book it could have damaged becomes stale. It decides only at the end of a batch, never on
+//! a book that is half changed.
+//!
+//! Not here: rings, the journal, and who feeds whom (`tandem`, the binary).
+
+use alloc::vec::Vec;
+
+use crate::book::{Book, Level};
+use crate::detector::{Detector, Evaluation, Verdict};
+use crate::episode::{Episodes, Outbox, Seen};
+use crate::graph::{Action, EdgeId, Graph, GraphError};
+use crate::instrument::{Universe, UniverseError};
+use crate::market::Market;
+use crate::params::{Params, ParamsError};
+use crate::record::{BookState, Kind, Reason, Record, TradingStatus, Venue, flag};
+use crate::report::{LegReport, Opportunity, Phase};
+use crate::units::{Amount, Px, Qty, Side};
+
+/// Room for what one step may put out. A step that opens every cycle of a large graph is beyond any
+/// market; it is cut, counted, and told by the host.
+pub const OUTBOX_RECORDS: usize = 8_192;
+
+/// Control level HALT of [`Kind::ControlLevel`]; the others come with order entry.
+pub const LEVEL_HALT: i64 = 3;
+
+/// Operator's commands in [`Kind::Command`]. The numbers are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i64)]
+pub enum Command {
+    /// Halts the record's instrument.
+    Halt = 1,
+    /// Releases a halt of the record's instrument.
+    Release = 2,
+}
+
+/// What the engine counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records taken.
+    pub records: u64,
+    /// Records that made no sense.
+    pub rejected: u64,
+    /// Batches decided.
+    pub batches: u64,
+    /// Candidates walked exactly.
+    pub evaluations: u64,
+    /// Opportunities opened, by [`crate::graph::CycleKind`] in the order of its tag.
+    pub opportunities: [u64; 3],
+    /// Candidates denied.
+    pub denials: u64,
+    /// Instruments halted because an edge was too good to be true.
+    pub halts: u64,
+}
+
+/// Why an engine was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The instruments do not fit.
+    #[error(transparent)]
+    Universe(#[from] UniverseError),
+    /// A parameter is out of its range.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// The graph of cycles cannot be made.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// Which sides of a book changed in the batch under way.
+#[derive(Clone, Copy, Debug)]
+struct Touched {
+    instrument: u16,
+    venue: u8,
+    /// Best level of the bid, ask changed.
+    best: [bool; 2],
+}
+
+/// The engine.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    universe: Universe,
+    params: Params,
+    market: Market,
+    detector: Detector,
+    episodes: Episodes,
+    now_ns: i64,
+    touched: Vec<Touched>,
+    /// Cycles to decide in this step, each once: `seen[cycle]` is the step it was last listed in.
+    candidates: Vec<u32>,
+    seen: Vec<u64>,
+    paying: Vec<(Evaluation, Seen)>,
+    halted: usize,
+    counts: Counts,
+}
+
+impl Engine {
+    /// Builds an engine; this is where everything is allocated.
+    pub fn new(universe: Universe, params: Params) -> Result<Engine, EngineError> {
+        universe.check()?;
+        params.check()?;
+        let graph = Graph::new(&universe, &params.numeraires, params.legs_max, params.cycles_max)?;
+        let cycle_count = graph.cycles().len();
+        Ok(Engine {
+            market: Market::new(&universe, params.window_levels),
+            detector: Detector::new(&universe, &params, graph),
+            episodes: Episodes::new(cycle_count),
+            now_ns: 0,
+            touched: Vec::with_capacity(universe.instruments.len()),
+            candidates: Vec::with_capacity(cycle_count),
+            seen: alloc::vec![0; cycle_count],
+            paying: Vec::with_capacity(cycle_count),
+            halted: 0,
+            counts: Counts::default(),
+            universe,
+            params,
+        })
+    }
+
+    /// Takes one record and puts out what follows from it.
+    pub fn step(&mut self, record: &Record, out: &mut Outbox) {
+        self.counts.records += 1;
+        self.now_ns = self.now_ns.max(record.engine_ts_ns);
+        let understood = match record.kind() {
+            Some(Kind::Level | Kind::Clear | Kind::Bbo | Kind::BookState) => self.on_book(record),
+            Some(Kind::Trade) => self.on_alive(record),
+            Some(Kind::Beat) => self.on_beat(record),
+            Some(Kind::Status) => self.on_status(record),
+            Some(Kind::InstrumentChange) => self.on_instrument_change(record),
+            Some(Kind::Gap) => self.on_gap(record),
+            Some(Kind::Command) => self.on_command(record),
+            Some(Kind::Timer | Kind::Clock | Kind::Config) => true,
+            // Outputs are never inputs.
+            Some(Kind::Opportunity | Kind::Denial | Kind::ControlLevel) | None => false,
+        };
+        self.counts.rejected += u64::from(!understood);
+        match record.kind() {
+            Some(Kind::Timer) => self.on_timer(record, out),
+            _ if record.has(flag::LAST) => self.decide(record, out),
+            _ => {}
+        }
+    }
+
+    /// Returns what was counted.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Returns what is known of the market.
+    #[must_use]
+    pub fn market(&self) -> &Market {
+        &self.market
+    }
+
+    /// Returns the graph of cycles.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        self.detector.graph()
+    }
+
+    /// Returns the instruments as they are now.
+    #[must_use]
+    pub fn universe(&self) -> &Universe {
+        &self.universe
+    }
+
+    /// Returns the parameters.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Returns the engine's now, UNIX ns.
+    #[must_use]
+    pub fn now_ns(&self) -> i64 {
+        self.now_ns
+    }
+
+    /// Returns how many opportunities are open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.episodes.open_count()
+    }
+
+    /// Decides one cycle as of now, as [`Engine::step`] would, without any effect.
+    #[must_use]
+    pub fn evaluate(&self, cycle: u32) -> Evaluation {
+        let (universe, params) = (&self.universe, &self.params);
+        self.detector.evaluate(universe, params, &self.market, cycle, self.now_ns)
+    }
+
+    /// Returns whether a cycle passes the fast test as of now.
+    #[must_use]
+    pub fn passes(&self, cycle: u32) -> bool {
+        self.detector.passes(cycle)
+    }
+
+    /// Returns the venue of a record's instrument where both are ours and belong together.
+    fn venue_of(&self, record: &Record) -> Option<Venue> {
+        let rules = self.universe.get(record.instrument)?;
+        (rules.venue as u8 == record.venue).then_some(rules.venue)
+    }
+
+    fn on_book(&mut self, record: &Record) -> bool {
+        let Some(venue) = self.venue_of(record) else { return false };
+        self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns);
+        self.market.fed_by(record.instrument, record.conn, record.epoch);
+        let fallback = record.has(flag::FALLBACK);
+        let state = self.market.get_mut(record.instrument);
+        state.in_batch = true;
+        state.update_id = record.update_id;
+        state.recv_ts_ns = record.recv_ts_ns;
+        if record.venue_ts_ns != 0 {
+            state.venue_ts_ns = record.venue_ts_ns;
+        }
+        let best = match record.kind() {
+            Some(Kind::Level) => set_level(&mut state.book, &record.data),
+            Some(Kind::Bbo) => set_bbo(&mut state.book, &record.data),
+            Some(Kind::Clear) => {
+                state.book.clear();
+                Some([true, true])
+            }
+            // BookState is the only other kind that comes here.
+            _ => BookState::from_tag(record.data[0]).map(|told| {
+                let live = told == BookState::Live && fallback;
+                state.state = if live { BookState::Fallback } else { told };
+                [true, true]
+            }),
+        };
+        if best.is_none() {
+            state.state = BookState::Stale;
+        }
+        self.touch(record, best.unwrap_or([true, true]));
+        best.is_some()
+    }
+
+    fn touch(&mut self, record: &Record, best: [bool; 2]) {
+        let known = self.touched.iter_mut().rev().find(|t| t.instrument == record.instrument);
+        match known {
+            Some(touched) => {
+                touched.best[0] |= best[0];
+                touched.best[1] |= best[1];
+            }
+            None => {
+                let instrument = record.instrument;
+                self.touched.push(Touched { instrument, venue: record.venue, best });
+            }
+        }
+    }
+
+    fn on_alive(&mut self, record: &Record) -> bool {
+        let Some(venue) = self.venue_of(record) else { return false };
+        self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns);
+        true
+    }
+
+    fn on_beat(&mut self, record: &Record) -> bool {
+        let Some(venue) = Venue::from_tag(record.venue) else { return false };
+        self.market.heard(venue, record.conn, record.epoch, record.data[0]);
+        true
+    }
+
+    fn on_status(&mut self, record: &Record) -> bool {
+        let (Some(venue), Some(status)) =
+            (Venue::from_tag(record.venue), TradingStatus::from_tag(record.data[0]))
+        else {
+            return false;
+        };
+        self.market.set_venue_status(venue, status);
+        self.touch_venue(venue);
+        true
+    }
+
+    fn on_instrument_change(&mut self, record: &Record) -> bool {
+        let (Some(_), Some(status)) =
+            (self.venue_of(record), TradingStatus::from_tag(record.data[0]))
+        else {
+            return false;
+        };
+        let [_, tick, lot, notional_min] = record.data;
+        // Rules that make no sense halt the instrument: doubt does not trade.
+        let sound = 0 < tick && 0 < lot && 0 <= notional_min;
+        if sound {
+            let rules = &mut self.universe.instruments[usize::from(record.instrument)];
+            (rules.tick, rules.lot) = (Px(tick), Qty(lot));
+            rules.notional_min = Amount(notional_min);
+        }
+        self.market.get_mut(record.instrument).trading =
+            if sound { status } else { TradingStatus::Halted };
+        self.touch(record, [true, true]);
+        sound
+    }
+
+    /// Records of a venue were lost: none of its books is proven any more.
+    fn on_gap(&mut self, record: &Record) -> bool {
+        let Some(venue) = Venue::from_tag(record.venue) else {
+            return record.venue == 0;
+        };
+        for id in 0..self.universe.instruments.len() {
+            if self.universe.instruments[id].venue == venue {
+                let state = self.market.get_mut(id as u16);
+                state.state = BookState::Stale;
+                state.in_batch = false;
+            }
+        }
+        self.touch_venue(venue);
+        true
+    }
+
+    fn on_command(&mut self, record: &Record) -> bool {
+        if self.universe.get(record.instrument).is_none() {
+            return false;
+        }
+        let until = match record.data[0] {
+            command if command == Command::Halt as i64 => i64::MAX,
+            command if command == Command::Release as i64 => 0,
+            _ => return false,
+        };
+        self.halt(record.instrument, until);
+        let venue = self.universe.instruments[usize::from(record.instrument)].venue as u8;
+        self.touch(&Record { venue, ..*record }, [true, true]);
+        true
+    }
+
+    fn halt(&mut self, instrument: u16, until_ns: i64) {
+        let state = self.market.get_mut(instrument);
+        let was = state.halted_until_ns != 0;
+        state.halted_until_ns = until_ns;
+        let is = until_ns != 0;
+        self.halted = self.halted + usize::from(is) - usize::from(was);
+    }
+
+    fn touch_venue(&mut self, venue: Venue) {
+        for id in 0..self.universe.instruments.len() {
+            if self.universe.instruments[id].venue == venue {
+                let at = Record::new(Kind::Status, venue as u8, id as u16, [0; 4]);
+                self.touch(&at, [true, true]);
+            }
+        }
+    }
+
+    /// The end of a batch: takes over what changed and decides every cycle it is part of.
+    fn decide(&mut self, record: &Record, out: &mut Outbox) {
+        self.counts.batches += 1;
+        self.candidates.clear();
+        let step = self.counts.records;
+        let mut idx = 0;
+        while idx < self.touched.len() {
+            let touched = self.touched[idx];
+            // A batch of another venue may be under way; its books stay untouched until its own end.
+            if touched.venue != record.venue {
+                idx += 1;
+                continue;
+            }
+            self.touched.swap_remove(idx);
+            self.take_over(touched, step);
+        }
+        for idx in 0..self.candidates.len() {
+            self.assess(self.candidates[idx]);
+        }
+        self.tell(record, out);
+        self.housekeep(record, out);
+    }
+
+    fn take_over(&mut self, touched: Touched, step: u64) {
+        self.market.get_mut(touched.instrument).in_batch = false;
+        let live = self.may_trade(touched.instrument);
+        let (market, seen, candidates) = (&self.market, &mut self.seen, &mut self.candidates);
+        let mut list = |cycle: u32| {
+            if core::mem::replace(&mut seen[cycle as usize], step) != step {
+                candidates.push(cycle);
+            }
+        };
+        for action in [Action::Buy, Action::Sell] {
+            let side = match action {
+                Action::Buy => Side::Ask,
+                Action::Sell => Side::Bid,
+            };
+            if touched.best[side.idx()] {
+                let edge = EdgeId::new(touched.instrument, action);
+                self.detector.refresh(market, edge, live);
+                self.detector.candidates(edge, &mut list);
+            }
+        }
+        // An open opportunity depends on depth too, and must be seen to end.
+        for position in 0..self.episodes.positions() {
+            let Some(cycle) = self.episodes.open_cycle(position) else { continue };
+            let edges = self.detector.graph().cycles()[cycle as usize].edges();
+            if edges.iter().any(|edge| edge.instrument() == touched.instrument) {
+                list(cycle);
+            }
+        }
+    }
+
+    /// Returns whether an instrument's prices belong into the graph; its age is judged when used.
+    fn may_trade(&self, instrument: u16) -> bool {
+        let state = self.market.get(instrument);
+        state.state == BookState::Live
+            && state.trading == TradingStatus::Trading
+            && state.halted_until_ns <= self.now_ns
+    }
+
+    fn assess(&mut self, cycle: u32) {
+        if !self.detector.passes(cycle) {
+            self.episodes.fails(cycle, self.now_ns);
+            return;
+        }
+        self.counts.evaluations += 1;
+        let evaluation =
+            self.detector.evaluate(&self.universe, &self.params, &self.market, cycle, self.now_ns);
+        let seen = if evaluation.verdict == Verdict::Pays {
+            let latency_ns = self.latency_ns(cycle);
+            self.episodes.pays(&evaluation, &self.params, latency_ns, self.now_ns)
+        } else {
+            self.episodes.fails(cycle, self.now_ns);
+            Seen::Known
+        };
+        self.paying.push((evaluation, seen));
+    }
+
+    /// The slowest leg decides when the last order arrives.
+    fn latency_ns(&self, cycle: u32) -> i64 {
+        let latency = |edge: &EdgeId| {
+            let venue = self.universe.instruments[usize::from(edge.instrument())].venue;
+            self.params.venues[venue.idx()].order_latency_ns
+        };
+        let edges = self.detector.graph().cycles()[cycle as usize].edges();
+        edges.iter().map(latency).max().unwrap_or(0)
+    }
+
+    /// Puts out what was decided in this step.
+    fn tell(&mut self, record: &Record, out: &mut Outbox) {
+        for idx in 0..self.paying.len() {
+            let (evaluation, seen) = self.paying[idx];
+            let cycle = self.detector.graph().cycles()[evaluation.cycle as usize];
+            if evaluation.verdict == Verdict::Pays {
+                let phase = match seen {
+                    Seen::Opened => Phase::Open,
+                    Seen::Better => Phase::Update,
+                    Seen::Known => continue,
+                };
+                let best = self.is_best(idx);
+                if phase == Phase::Open {
+                    self.counts.opportunities[cycle.kind as usize - 1] += 1;
+                }
+                let mut opportunity = Opportunity::new(phase, &cycle, &evaluation, 0);
+                self.episodes.tell(&mut opportunity);
+                opportunity.best = best;
+                opportunity.at_ns = self.now_ns;
+                self.add_legs(&mut opportunity, &evaluation);
+                opportunity.encode(record, |part| out.push(part));
+                continue;
+            }
+            self.counts.denials += 1;
+            let denial = self.episodes.denied(&evaluation, &cycle, &self.params, self.now_ns);
+            if let Some(denial) = denial {
+                denial.encode(record, |part| out.push(part));
+            }
+            if evaluation.verdict == Verdict::EdgeMax {
+                self.halt_legs(record, &evaluation, out);
+            }
+        }
+        self.paying.clear();
+    }
+
+    /// Of the paying cycles of this step with the same start asset, the largest net gain is the best;
+    /// of equal ones the lowest cycle.
+    fn is_best(&self, idx: usize) -> bool {
+        let start = |e: &Evaluation| self.detector.graph().cycles()[e.cycle as usize].start;
+        let own = &self.paying[idx].0;
+        let rivals = self.paying.iter().map(|(e, _)| e);
+        rivals.filter(|e| e.verdict == Verdict::Pays && start(e) == start(own)).all(|e| {
+            (e.net, core::cmp::Reverse(e.cycle)) <= (own.net, core::cmp::Reverse(own.cycle))
+        })
+    }
+
+    fn add_legs(&self, opportunity: &mut Opportunity, evaluation: &Evaluation) {
+        let cycle = &self.detector.graph().cycles()[evaluation.cycle as usize];
+        for (edge, order) in cycle.edges().iter().zip(evaluation.plan.orders()) {
+            let side = match edge.action() {
+                Action::Buy => Side::Ask,
+                Action::Sell => Side::Bid,
+            };
+            let state = self.market.get(edge.instrument());
+            opportunity.push_leg(LegReport {
+                instrument: edge.instrument(),
+                venue: self.universe.instruments[usize::from(edge.instrument())].venue as u8,
+                side: side.idx() as u8,
+                levels: order.levels,
+                px: order.px,
+                qty: order.qty,
+                best_px: state.book.best(side).map_or(Px(0), |level| level.px),
+                update_id: state.update_id,
+                recv_ts_ns: state.recv_ts_ns,
+            });
+        }
+    }
+
+    fn halt_legs(&mut self, record: &Record, evaluation: &Evaluation, out: &mut Outbox) {
+        let cycle = self.detector.graph().cycles()[evaluation.cycle as usize];
+        let until_ns = match self.params.edge_max_halt_ns {
+            0 => i64::MAX,
+            halt_ns => self.now_ns.saturating_add(halt_ns),
+        };
+        for edge in cycle.edges() {
+            let instrument = edge.instrument();
+            self.halt(instrument, until_ns);
+            for action in [Action::Buy, Action::Sell] {
+                self.detector.refresh(&self.market, EdgeId::new(instrument, action), false);
+            }
+            self.counts.halts += 1;
+            let venue = self.universe.instruments[usize::from(instrument)].venue as u8;
+            let evidence = evaluation.gross_ppb / 1_000;
+            let data = [LEVEL_HALT, Verdict::EdgeMax as i64, i64::from(evaluation.cycle), evidence];
+            out.push(Record {
+                flags: flag::OUTPUT,
+                engine_ts_ns: self.now_ns,
+                ring: record.ring,
+                ring_seq: record.ring_seq,
+                ..Record::new(Kind::ControlLevel, venue, instrument, data)
+            });
+        }
+    }
+
+    /// Second looks and ends that have become due.
+    fn housekeep(&mut self, record: &Record, out: &mut Outbox) {
+        while let Some(position) = self.episodes.look_due(self.now_ns) {
+            let cycle_idx = self.episodes.cycle(position);
+            let then = self.evaluate(cycle_idx);
+            let cycle = self.detector.graph().cycles()[cycle_idx as usize];
+            let mut opportunity = self.episodes.looked(position, &cycle, &then);
+            opportunity.at_ns = self.now_ns;
+            opportunity.encode(record, |part| out.push(part));
+        }
+        let cycles = self.detector.graph().cycles();
+        while let Some(mut opportunity) = self.episodes.end_one(cycles, &self.params, self.now_ns) {
+            opportunity.at_ns = self.now_ns;
+            opportunity.encode(record, |part| out.push(part));
+        }
+    }
+
+    /// Time passed: halts run out, open opportunities age.
+    fn on_timer(&mut self, record: &Record, out: &mut Outbox) {
+        if self.halted != 0 {
+            self.release_expired();
+        }
+        for position in 0..self.episodes.positions() {
+            if let Some(cycle) = self.episodes.open_cycle(position) {
+                self.assess(cycle);
+            }
+        }
+        self.tell(record, out);
+        self.housekeep(record, out);
+    }
+
+    fn release_expired(&mut self) {
+        for id in 0..self.universe.instruments.len() as u16 {
+            let until_ns = self.market.get(id).halted_until_ns;
+            if until_ns != 0 && until_ns <= self.now_ns {
+                self.halt(id, 0);
+                let live = self.may_trade(id);
+                for action in [Action::Buy, Action::Sell] {
+                    self.detector.refresh(&self.market, EdgeId::new(id, action), live);
+                }
+            }
+        }
+    }
+}
+
+/// Applies a `Level`; nothing where it makes no sense, else which best changed.
+fn set_level(book: &mut Book, data: &[i64; 4]) -> Option<[bool; 2]> {
+    let side = Side::from_idx(data[2])?;
+    if data[0] <= 0 || data[1] < 0 {
+        return None;
+    }
+    let before = book.best(side);
+    book.set(side, Px(data[0]), Qty(data[1]));
+    let mut best = [false; 2];
+    best[side.idx()] = before != book.best(side);
+    Some(best)
+}
+
+/// Applies a `Bbo`; nothing where it makes no sense, else which best changed.
+fn set_bbo(book: &mut Book, data: &[i64; 4]) -> Option<[bool; 2]> {
+    let level = |px: i64, qty: i64| match (px, qty) {
+        (_, 0) => Some(None),
+        (px, qty) if 0 < px && 0 < qty => Some(Some(Level { px: Px(px), qty: Qty(qty) })),
+        _ => None,
+    };
+    let (bid, ask) = (level(data[0], data[1])?, level(data[2], data[3])?);
+    Some([book.set_best(Side::Bid, bid), book.set_best(Side::Ask, ask)])
+}
+
+/// Returns the record that tells an engine that a venue's records were lost.
+#[must_use]
+pub fn gap(venue: Venue, reason: Reason, from: i64, count: i64) -> Record {
+    let data = [reason as i64, from, from.saturating_add(count), count];
+    Record { flags: flag::LAST, ..Record::new(Kind::Gap, venue as u8, u16::MAX, data) }
+}

@@ -1,0 +1,276 @@
+//! What the engine knows of every instrument now: its book and whether the book may be used.
+//!
+//! Invariant: a book is usable only while all of this holds: its handler says `Live`, no batch is half
+//! applied, the venue and the instrument take orders, no control halted it, and something was received
+//! on its connection within the venue's `age_ns_max` before the engine's now. Age is judged when the
+//! book is used, not by a timer, so a handler that is stopped or dead makes no opportunity.
+
+use alloc::vec::Vec;
+
+use crate::book::{Book, Level};
+use crate::instrument::{AssetId, Universe};
+use crate::params::VenueParams;
+use crate::record::{BookState, TradingStatus, Venue};
+use crate::units::Side;
+
+/// Connections remembered a venue. Ids count up; older ones than this are forgotten, and a book that
+/// still names one has no age and cannot be used.
+const CONNECTIONS: usize = 64;
+
+/// Everything known of one instrument.
+#[derive(Clone, Debug)]
+pub struct InstrumentState {
+    /// Best levels of the venue's book.
+    pub book: Book,
+    /// What the handler says of it.
+    pub state: BookState,
+    /// Whether it takes orders.
+    pub trading: TradingStatus,
+    /// Halted by a control until this time; `i64::MAX` is until an operator releases it.
+    pub halted_until_ns: i64,
+    /// A batch began and has not ended.
+    pub in_batch: bool,
+    /// The venue's id of the last change.
+    pub update_id: u64,
+    /// The venue's time of the last change.
+    pub venue_ts_ns: i64,
+    /// When its last change was received.
+    pub recv_ts_ns: i64,
+    conn: u32,
+    epoch: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Connection {
+    conn: u32,
+    epoch: u16,
+    last_ns: i64,
+}
+
+#[derive(Clone, Debug)]
+struct VenueState {
+    trading: TradingStatus,
+    connections: [Connection; CONNECTIONS],
+}
+
+/// All instruments and venues.
+#[derive(Clone, Debug)]
+pub struct Market {
+    instruments: Vec<InstrumentState>,
+    venues: [VenueState; 3],
+    /// Instruments by base and quote, sorted, for the consolidated view.
+    pairs: Vec<(AssetId, AssetId, u16)>,
+}
+
+/// Why a book may not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Its handler does not say `Live`, or a batch is half applied.
+    NotLive,
+    /// The venue or the instrument does not take orders.
+    Status,
+    /// A control halted it.
+    Halted,
+    /// Nothing was received for too long.
+    Stale {
+        /// How long, at the engine's now.
+        age_ns: i64,
+    },
+}
+
+impl Market {
+    /// Returns a market without any data.
+    #[must_use]
+    pub fn new(universe: &Universe, window_levels: usize) -> Market {
+        let instruments = universe.instruments.iter().map(|rules| InstrumentState {
+            book: Book::new(window_levels),
+            state: BookState::Init,
+            trading: rules.status,
+            halted_until_ns: 0,
+            in_batch: false,
+            update_id: 0,
+            venue_ts_ns: 0,
+            recv_ts_ns: 0,
+            conn: 0,
+            epoch: 0,
+        });
+        let mut pairs: Vec<_> = universe
+            .instruments
+            .iter()
+            .enumerate()
+            .map(|(id, rules)| (rules.base, rules.quote, id as u16))
+            .collect();
+        pairs.sort_unstable();
+        let venue = || VenueState {
+            trading: TradingStatus::Trading,
+            connections: [Connection::default(); CONNECTIONS],
+        };
+        Market { instruments: instruments.collect(), venues: [venue(), venue(), venue()], pairs }
+    }
+
+    /// Returns an instrument's state. The id must be one of the universe.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, instrument: u16) -> &InstrumentState {
+        &self.instruments[usize::from(instrument)]
+    }
+
+    /// Returns an instrument's state to change it.
+    #[inline]
+    pub fn get_mut(&mut self, instrument: u16) -> &mut InstrumentState {
+        &mut self.instruments[usize::from(instrument)]
+    }
+
+    /// Returns every instrument's state; the index is the id.
+    #[must_use]
+    pub fn instruments(&self) -> &[InstrumentState] {
+        &self.instruments
+    }
+
+    /// Notes that something was received on a connection.
+    #[inline]
+    pub fn heard(&mut self, venue: Venue, conn: u32, epoch: u16, recv_ns: i64) {
+        let slot = &mut self.venues[venue.idx()].connections[conn as usize % CONNECTIONS];
+        if slot.conn == conn && slot.epoch == epoch {
+            slot.last_ns = slot.last_ns.max(recv_ns);
+        } else {
+            *slot = Connection { conn, epoch, last_ns: recv_ns };
+        }
+    }
+
+    /// Notes which connection feeds an instrument.
+    #[inline]
+    pub fn fed_by(&mut self, instrument: u16, conn: u32, epoch: u16) {
+        let state = self.get_mut(instrument);
+        state.conn = conn;
+        state.epoch = epoch;
+    }
+
+    /// Notes a venue's own state.
+    pub fn set_venue_status(&mut self, venue: Venue, status: TradingStatus) {
+        self.venues[venue.idx()].trading = status;
+    }
+
+    /// Returns how long nothing was received on the connection that feeds an instrument.
+    #[inline]
+    #[must_use]
+    pub fn age_ns(&self, venue: Venue, instrument: u16, now_ns: i64) -> i64 {
+        let state = self.get(instrument);
+        let slot = &self.venues[venue.idx()].connections[state.conn as usize % CONNECTIONS];
+        if (slot.conn, slot.epoch) == (state.conn, state.epoch) && slot.last_ns != 0 {
+            now_ns.saturating_sub(slot.last_ns).max(0)
+        } else {
+            i64::MAX
+        }
+    }
+
+    /// Returns the age of a usable book, or why it may not be used.
+    #[inline]
+    pub fn usable(
+        &self,
+        venue: Venue,
+        instrument: u16,
+        params: &VenueParams,
+        now_ns: i64,
+    ) -> Result<i64, Unusable> {
+        let state = self.get(instrument);
+        if state.state != BookState::Live || state.in_batch {
+            return Err(Unusable::NotLive);
+        }
+        let trading = TradingStatus::Trading;
+        if state.trading != trading || self.venues[venue.idx()].trading != trading {
+            return Err(Unusable::Status);
+        }
+        if now_ns < state.halted_until_ns {
+            return Err(Unusable::Halted);
+        }
+        let age_ns = self.age_ns(venue, instrument, now_ns);
+        if params.age_ns_max < age_ns { Err(Unusable::Stale { age_ns }) } else { Ok(age_ns) }
+    }
+
+    /// Consolidated view: the best level of a side over all live books of a pair, and the instrument
+    /// that shows it.
+    #[must_use]
+    pub fn consolidated(&self, base: AssetId, quote: AssetId, side: Side) -> Option<(u16, Level)> {
+        let from = self.pairs.partition_point(|pair| (pair.0, pair.1) < (base, quote));
+        self.pairs[from..]
+            .iter()
+            .take_while(|pair| (pair.0, pair.1) == (base, quote))
+            .filter(|pair| self.get(pair.2).state == BookState::Live)
+            .filter_map(|pair| Some((pair.2, self.get(pair.2).book.best(side)?)))
+            .reduce(
+                |best, next| {
+                    if side.rank_key(best.1.px) < side.rank_key(next.1.px) { next } else { best }
+                },
+            )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::fixtures::{instrument, universe};
+    use crate::units::{Px, Qty};
+
+    const PARAMS: VenueParams = VenueParams {
+        slippage_ppm: 0,
+        staleness_ppm_per_s: 0,
+        age_ns_max: 100,
+        order_latency_ns: 0,
+    };
+
+    fn live_market() -> Market {
+        let universe = universe(
+            &["USD", "BTC"],
+            vec![instrument(Venue::Coinbase, 1, 0), instrument(Venue::Kraken, 1, 0)],
+        );
+        let mut market = Market::new(&universe, 4);
+        for (id, venue) in [(0, Venue::Coinbase), (1, Venue::Kraken)] {
+            market.get_mut(id).state = BookState::Live;
+            market.fed_by(id, 7, 1);
+            market.heard(venue, 7, 1, 1_000);
+        }
+        market
+    }
+
+    #[test]
+    fn every_doubt_makes_a_book_unusable() {
+        let market = live_market();
+        let usable = |market: &Market, now| market.usable(Venue::Coinbase, 0, &PARAMS, now);
+        assert_eq!(usable(&market, 1_050), Ok(50));
+        assert_eq!(usable(&market, 1_101), Err(Unusable::Stale { age_ns: 101 }));
+        let with = |change: fn(&mut Market)| {
+            let mut market = market.clone();
+            change(&mut market);
+            usable(&market, 1_050)
+        };
+        assert_eq!(with(|m| m.get_mut(0).state = BookState::Fallback), Err(Unusable::NotLive));
+        assert_eq!(with(|m| m.get_mut(0).in_batch = true), Err(Unusable::NotLive));
+        assert_eq!(
+            with(|m| m.get_mut(0).trading = TradingStatus::CancelOnly),
+            Err(Unusable::Status)
+        );
+        assert_eq!(
+            with(|m| m.set_venue_status(Venue::Coinbase, TradingStatus::Halted)),
+            Err(Unusable::Status)
+        );
+        assert_eq!(with(|m| m.get_mut(0).halted_until_ns = 1_051), Err(Unusable::Halted));
+        // Another connection's life says nothing about this one; nor does another epoch's.
+        assert_eq!(with(|m| m.fed_by(0, 8, 1)), Err(Unusable::Stale { age_ns: i64::MAX }));
+        assert_eq!(with(|m| m.fed_by(0, 7, 2)), Err(Unusable::Stale { age_ns: i64::MAX }));
+    }
+
+    #[test]
+    fn the_consolidated_view_takes_the_best_live_book() {
+        let mut market = live_market();
+        market.get_mut(0).book.set(Side::Bid, Px(100), Qty(1));
+        market.get_mut(1).book.set(Side::Bid, Px(101), Qty(1));
+        let best = |market: &Market| market.consolidated(AssetId(1), AssetId(0), Side::Bid);
+        assert_eq!(best(&market).map(|(id, level)| (id, level.px)), Some((1, Px(101))));
+        market.get_mut(1).state = BookState::Stale;
+        assert_eq!(best(&market).map(|(id, level)| (id, level.px)), Some((0, Px(100))));
+        assert_eq!(market.consolidated(AssetId(0), AssetId(1), Side::Bid), None);
+    }
+}

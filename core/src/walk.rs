@@ -1,0 +1,387 @@
+//! Sizes and money of one cycle: the exact walk down the depth of all its legs.
+//!
+//! Invariant: every amount is rounded once per order and against us: what we spend is rounded up, what
+//! we receive is rounded down, quantities are cut down to lots, what is left of an asset between two
+//! legs counts nothing. So a positive gain is never made by rounding.
+//!
+//! The size is the largest number of lots of the first leg for which
+//! 1. every leg finds that much displayed depth and stays within its own limits, and
+//! 2. the marginal rate, i.e. the product of the legs' rates at the last level each of them touches,
+//!    still is at least 1 plus the threshold.
+//!
+//! Both conditions only turn from true to false as the size grows, so the size is found by doubling
+//! and halving. Then each leg but the last is trimmed to the fewest lots that still feed the next one.
+//!
+//! Not here: which cycles are worth walking and what becomes of them (`detector`).
+
+use crate::book::Book;
+use crate::graph::{Action, LEGS_MAX};
+use crate::instrument::{FeeIn, Instrument};
+use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side, pow10};
+use crate::wide::U512;
+
+const PPM: i128 = PPM_PER_UNIT as i128;
+
+/// One leg as it stands in the market now.
+#[derive(Clone, Copy, Debug)]
+pub struct Leg<'a> {
+    /// What we would do.
+    pub action: Action,
+    /// The instrument's rules.
+    pub rules: &'a Instrument,
+    /// Its book.
+    pub book: &'a Book,
+    /// 10^-`shift` brings px × qty to the quote's quanta.
+    pub shift: u8,
+}
+
+/// One order of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Quantity, a multiple of the lot.
+    pub qty: Qty,
+    /// Worst price touched: the limit price.
+    pub px: Px,
+    /// How many levels it touches.
+    pub levels: u32,
+    /// What it spends: quote when buying, base when selling.
+    pub spends: Amount,
+    /// What it brings, fee deducted.
+    pub brings: Amount,
+    /// Its worth in quote quanta, rounded down, fee not included.
+    pub notional: Amount,
+}
+
+/// Orders of all legs, in the order of the cycle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    orders: [Order; LEGS_MAX],
+    len: usize,
+}
+
+impl Plan {
+    /// Returns the orders.
+    #[must_use]
+    pub fn orders(&self) -> &[Order] {
+        &self.orders[..self.len]
+    }
+
+    /// Returns what the first leg spends.
+    #[must_use]
+    pub fn input(&self) -> Amount {
+        self.orders[0].spends
+    }
+
+    /// Returns what the last leg brings.
+    #[must_use]
+    pub fn output(&self) -> Amount {
+        self.orders[self.len - 1].brings
+    }
+}
+
+/// Why a size is too large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooLarge {
+    /// A leg's displayed depth does not suffice.
+    Depth,
+    /// A leg exceeds its largest quantity or notional.
+    Limit,
+    /// The marginal rate is below the threshold.
+    Edge,
+}
+
+/// What filling an order takes from a book.
+#[derive(Clone, Copy, Debug)]
+struct Fill {
+    qty: i64,
+    /// Σ px × qty, exact.
+    raw: i128,
+    px: i64,
+    levels: u32,
+}
+
+impl Leg<'_> {
+    fn side(&self) -> Side {
+        match self.action {
+            Action::Buy => Side::Ask,
+            Action::Sell => Side::Bid,
+        }
+    }
+
+    fn fee(&self) -> i128 {
+        i128::from(self.rules.taker_fee.0)
+    }
+
+    fn scale(&self) -> i128 {
+        i128::from(pow10(self.shift))
+    }
+
+    /// Takes exactly `qty`; nothing where the displayed depth is less.
+    fn take(&self, qty: i64) -> Option<Fill> {
+        let mut fill = Fill { qty, raw: 0, px: 0, levels: 0 };
+        let mut rest = qty;
+        for level in self.book.levels(self.side()) {
+            fill.px = level.px.0;
+            fill.levels += 1;
+            let part = rest.min(level.qty.0);
+            fill.raw = fill.raw.checked_add(i128::from(level.px.0) * i128::from(part))?;
+            rest -= part;
+            if rest == 0 {
+                return Some(fill);
+            }
+        }
+        None
+    }
+
+    /// Buys as many lots as `budget` pays for; nothing where it would pay for more than is displayed.
+    fn buy_for(&self, budget: i64) -> Option<Fill> {
+        let mut rest = self.raw_for(budget)?;
+        let mut qty: i64 = 0;
+        let mut enough = false;
+        for level in self.book.levels(Side::Ask) {
+            let px = i128::from(level.px.0);
+            let affordable = rest / px;
+            if affordable < i128::from(level.qty.0) {
+                qty = qty.checked_add(affordable as i64)?;
+                enough = true;
+                break;
+            }
+            qty = qty.checked_add(level.qty.0)?;
+            rest -= px * i128::from(level.qty.0);
+        }
+        if (!enough && rest != 0) || self.book.len(Side::Ask) == 0 {
+            return None;
+        }
+        self.take(qty - qty % self.rules.lot.0)
+    }
+
+    /// The largest Σ px × qty whose cost, fee included and rounded up, is within `budget`.
+    fn raw_for(&self, budget: i64) -> Option<i128> {
+        let exact = i128::from(budget).checked_mul(self.scale())?;
+        match self.rules.fee_in {
+            FeeIn::Received => Some(exact),
+            FeeIn::Quote => Some(exact.checked_mul(PPM)? / (PPM + self.fee())),
+        }
+    }
+
+    fn order(&self, fill: Fill) -> Option<Order> {
+        let scale = self.scale();
+        let (spends, brings) = match (self.action, self.rules.fee_in) {
+            (Action::Sell, _) => {
+                let exact = fill.raw.checked_mul(PPM - self.fee())?;
+                (fill.qty.into(), exact / (PPM * scale))
+            }
+            (Action::Buy, FeeIn::Quote) => {
+                let exact = fill.raw.checked_mul(PPM + self.fee())?;
+                (div_ceil(exact, PPM * scale), fill.qty.into())
+            }
+            (Action::Buy, FeeIn::Received) => {
+                (div_ceil(fill.raw, scale), i128::from(fill.qty) * (PPM - self.fee()) / PPM)
+            }
+        };
+        Some(Order {
+            qty: Qty(fill.qty),
+            px: Px(fill.px),
+            levels: fill.levels,
+            spends: amount(spends)?,
+            brings: amount(brings)?,
+            notional: amount(fill.raw / scale)?,
+        })
+    }
+
+    /// An order for nothing: what a leg gets when the leg before rounds to nothing.
+    fn nothing(&self) -> Option<Order> {
+        let best = self.book.best(self.side())?;
+        Some(Order { px: best.px, ..Order::default() })
+    }
+
+    /// The order that an amount of the leg's input asset gives.
+    fn convert(&self, input: Amount) -> Option<Order> {
+        let fill = match self.action {
+            Action::Sell => self.take(input.0 - input.0 % self.rules.lot.0),
+            Action::Buy => self.buy_for(input.0),
+        };
+        match fill {
+            Some(fill) if fill.qty != 0 => self.order(fill),
+            Some(_) => self.nothing(),
+            None => None,
+        }
+    }
+
+    /// The fewest lots that bring at least `needed` of the leg's output asset.
+    fn lots_for(&self, needed: Amount) -> Option<i64> {
+        let keep = PPM - self.fee();
+        let qty = match (self.action, self.rules.fee_in) {
+            (Action::Buy, FeeIn::Quote) => i128::from(needed.0),
+            (Action::Buy, FeeIn::Received) => div_ceil(i128::from(needed.0) * PPM, keep),
+            (Action::Sell, _) => {
+                let exact = i128::from(needed.0).checked_mul(PPM)?.checked_mul(self.scale())?;
+                let mut rest = div_ceil(exact, keep);
+                let mut qty: i128 = 0;
+                for level in self.book.levels(Side::Bid) {
+                    let px = i128::from(level.px.0);
+                    let whole = px * i128::from(level.qty.0);
+                    if rest <= whole {
+                        qty += div_ceil(rest, px);
+                        rest = 0;
+                        break;
+                    }
+                    qty += i128::from(level.qty.0);
+                    rest -= whole;
+                }
+                if rest != 0 {
+                    return None;
+                }
+                qty
+            }
+        };
+        i64::try_from(div_ceil(qty, self.rules.lot.0.into())).ok()
+    }
+
+    /// The leg's rate at a price as a fraction: output per input in real units, fee included.
+    fn rate(&self, px: Px) -> (u128, u128) {
+        let (px, one) = (px.0 as u128, pow10(self.rules.px_exponent) as u128);
+        let ppm = PPM as u128;
+        let (less, more) = ((PPM - self.fee()) as u128, (PPM + self.fee()) as u128);
+        match (self.action, self.rules.fee_in) {
+            (Action::Sell, _) => (px * less, ppm * one),
+            (Action::Buy, FeeIn::Quote) => (ppm * one, px * more),
+            (Action::Buy, FeeIn::Received) => (less * one, ppm * px),
+        }
+    }
+
+    /// The same without the fee.
+    fn gross_rate(&self, px: Px) -> (u128, u128) {
+        let (px, one) = (px.0 as u128, pow10(self.rules.px_exponent) as u128);
+        match self.action {
+            Action::Sell => (px, one),
+            Action::Buy => (one, px),
+        }
+    }
+
+    fn within_limits(&self, order: &Order) -> bool {
+        order.qty <= self.rules.qty_max && order.notional <= self.rules.notional_max
+    }
+}
+
+/// Returns the orders that `lots` lots on the first leg lead to, or why that is too large. A leg may
+/// come out with quantity 0 where its lot is coarser than what the leg before brings.
+pub fn plan(legs: &[Leg<'_>], lots: i64, threshold_ppm: i64) -> Result<Plan, TooLarge> {
+    let mut plan = Plan { len: legs.len(), ..Plan::default() };
+    let first = lots.checked_mul(legs[0].rules.lot.0).ok_or(TooLarge::Depth)?;
+    let mut flow = Amount(0);
+    for (idx, leg) in legs.iter().enumerate() {
+        let order = if idx == 0 {
+            leg.take(first).and_then(|fill| leg.order(fill))
+        } else {
+            leg.convert(flow)
+        };
+        let order = order.ok_or(TooLarge::Depth)?;
+        if !leg.within_limits(&order) {
+            return Err(TooLarge::Limit);
+        }
+        flow = order.brings;
+        plan.orders[idx] = order;
+    }
+    if !marginal_at_least(legs, &plan, threshold_ppm) {
+        return Err(TooLarge::Edge);
+    }
+    Ok(plan)
+}
+
+/// Returns the largest plan, or why not even one lot passes.
+pub fn largest(legs: &[Leg<'_>], threshold_ppm: i64) -> Result<Plan, TooLarge> {
+    debug_assert!((2..=LEGS_MAX).contains(&legs.len()), "a cycle has 2 to 4 legs");
+    let mut good = (1, plan(legs, 1, threshold_ppm)?);
+    let best = legs[0].book.best(legs[0].side()).map_or(1, |level| level.qty.0);
+    // The best level's quantity is the likeliest size: begin there, then double or halve.
+    let mut next = (best / legs[0].rules.lot.0).max(2);
+    let mut bad = None;
+    loop {
+        match plan(legs, next, threshold_ppm) {
+            Ok(plan) => good = (next, plan),
+            Err(_) => bad = Some(next),
+        }
+        next = match bad {
+            // Above i64 no book has depth, so the doubling ends before it.
+            None => next.saturating_mul(2),
+            Some(bad) if bad - good.0 <= 1 => return Ok(trim(legs, good.1)),
+            Some(bad) => good.0 + (bad - good.0) / 2,
+        };
+    }
+}
+
+/// Trims every leg but the last to the fewest lots that still feed the next one.
+fn trim(legs: &[Leg<'_>], plan: Plan) -> Plan {
+    let mut trimmed = plan;
+    for idx in (0..legs.len() - 1).rev() {
+        let needed = trimmed.orders[idx + 1].spends;
+        let order = legs[idx]
+            .lots_for(needed)
+            .and_then(|lots| legs[idx].take(lots.checked_mul(legs[idx].rules.lot.0)?))
+            .filter(|fill| fill.qty != 0)
+            .and_then(|fill| legs[idx].order(fill));
+        match order {
+            Some(order) => trimmed.orders[idx] = order,
+            // Only where a leg has quantity 0, and such a plan is denied as it is.
+            None => return plan,
+        }
+    }
+    trimmed
+}
+
+/// Returns whether the product of the rates at the plan's worst prices is at least 1 plus the
+/// threshold, exactly.
+fn marginal_at_least(legs: &[Leg<'_>], plan: &Plan, threshold_ppm: i64) -> bool {
+    let mut product = U512::ONE.times(PPM as u128);
+    let mut bound = U512::ONE.times((PPM + i128::from(threshold_ppm)) as u128);
+    for (leg, order) in legs.iter().zip(plan.orders()) {
+        let (numerator, denominator) = leg.rate(order.px);
+        product = product.times(numerator);
+        bound = bound.times(denominator);
+    }
+    bound <= product
+}
+
+/// Largest gross edge that is told: a rate of 4.29, far beyond any `edge_max`.
+const GROSS_RATE_PPB_MAX: u128 = u32::MAX as u128;
+
+/// Returns the gross edge of the legs' best prices, before fees, in parts per billion rounded down;
+/// nothing where a side is empty.
+#[must_use]
+pub fn gross_edge_ppb(legs: &[Leg<'_>]) -> Option<i64> {
+    const PPB: u128 = 1_000_000_000;
+    let (mut product, mut bound) = (U512::ONE.times(PPB), U512::ONE);
+    for leg in legs {
+        let best = leg.book.best(leg.side())?;
+        let (numerator, denominator) = leg.gross_rate(best.px);
+        product = product.times(numerator);
+        bound = bound.times(denominator);
+    }
+    // The largest rate with rate × denominators <= numerators, by halving.
+    let (mut low, mut high) = (0u128, GROSS_RATE_PPB_MAX + 1);
+    while 1 < high - low {
+        let middle = low + (high - low) / 2;
+        if bound.times(middle) <= product {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Some(low as i64 - PPB as i64)
+}
+
+/// Returns `amount × ppm / 10^6` rounded up: what a buffer takes.
+#[must_use]
+pub fn ppm_of(amount: Amount, ppm: i64) -> Amount {
+    let exact = i128::from(amount.0) * i128::from(ppm);
+    Amount(i64::try_from(div_ceil(exact, PPM)).unwrap_or(i64::MAX))
+}
+
+fn div_ceil(a: i128, b: i128) -> i128 {
+    -(-a).div_euclid(b)
+}
+
+fn amount(value: i128) -> Option<Amount> {
+    i64::try_from(value).ok().map(Amount)
+}

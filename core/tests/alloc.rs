@@ -1,0 +1,129 @@
+//! The engine allocates nothing after its construction: counted, not believed.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tandem_core::engine::{Engine, OUTBOX_RECORDS};
+use tandem_core::episode::Outbox;
+use tandem_core::instrument::{Asset, AssetId, FeeIn, Instrument, Universe};
+use tandem_core::params::{Params, VenueParams};
+use tandem_core::record::{BookState, Kind, Record, TradingStatus, Venue, flag};
+use tandem_core::units::{Amount, FeePpm, Px, Qty, Side};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is handed to the system's allocator unchanged; counting has no effect on it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A small generator; the test needs variety, not quality.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+fn universe() -> Universe {
+    let asset = |name: &str| Asset { name: name.to_string(), exponent: 6 };
+    let mut instruments = Vec::new();
+    for venue in Venue::ALL {
+        for (base, quote) in [(2, 0), (3, 0), (2, 1), (3, 1), (3, 2), (1, 0)] {
+            instruments.push(Instrument {
+                venue,
+                base: AssetId(base),
+                quote: AssetId(quote),
+                px_exponent: 4,
+                tick: Px(1),
+                lot: Qty(10),
+                qty_min: Qty(10),
+                qty_max: Qty(1 << 40),
+                notional_min: Amount(1),
+                notional_max: Amount(1 << 50),
+                taker_fee: FeePpm(100),
+                fee_in: FeeIn::Received,
+                status: TradingStatus::Trading,
+            });
+        }
+    }
+    Universe { assets: vec![asset("USD"), asset("USDT"), asset("BTC"), asset("ETH")], instruments }
+}
+
+#[test]
+fn step_allocates_nothing() {
+    let venue = VenueParams {
+        slippage_ppm: 10,
+        staleness_ppm_per_s: 10,
+        age_ns_max: 1_000_000_000,
+        order_latency_ns: 3_000_000,
+    };
+    let params = Params {
+        edge_min_ppm: 0,
+        edge_max_ppm: 900_000,
+        edge_max_halt_ns: 1_000_000,
+        basis_ppm: 0,
+        venues: [venue; 3],
+        numeraires: vec![AssetId(0)],
+        legs_max: 3,
+        cycles_max: 100_000,
+        window_levels: 20,
+        flicker_ns: 1_000_000,
+        denial_ns: 1_000_000,
+        update_ns: 1_000_000,
+    };
+    let mut engine = Engine::new(universe(), params).expect("sound");
+    let mut out = Outbox::new(OUTBOX_RECORDS);
+    let values = [1.0f64, 1.0, 50.0, 3.0];
+    let mut seed = 7;
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let mut outputs = 0;
+    for n in 0..60_000i64 {
+        let id = (next(&mut seed) % 18) as u16;
+        let rules = &engine.universe().instruments[usize::from(id)];
+        let (base, quote) = (usize::from(rules.base.0), usize::from(rules.quote.0));
+        let venue = rules.venue;
+        let side = if next(&mut seed).is_multiple_of(2) { Side::Bid } else { Side::Ask };
+        let away = (next(&mut seed) % 60) as i64 - 1;
+        let middle = (values[base] / values[quote] * 10_000.0) as i64;
+        let step = (middle / 2_000).max(1);
+        let px = if side == Side::Bid { middle - away * step } else { middle + away * step };
+        let qty = (next(&mut seed) % 3) as i64 * 1_000_000;
+        let record = match n % 50 {
+            0 => Record::new(Kind::Timer, 0, u16::MAX, [0; 4]),
+            1 => {
+                let state = if n % 100 == 1 { BookState::Live } else { BookState::Stale };
+                Record::new(Kind::BookState, venue as u8, id, [state as i64, 0, 0, 0])
+            }
+            2..20 => {
+                Record::new(Kind::BookState, venue as u8, id, [BookState::Live as i64, 0, 0, 0])
+            }
+            _ => Record::level(venue, id, side, Px(px.max(1)), Qty(qty)),
+        };
+        let at = 1_000_000_000 + n * 20_000;
+        let stamped = Record { engine_ts_ns: at, recv_ts_ns: at, flags: flag::LAST, ..record };
+        engine.step(&stamped, &mut out);
+        outputs += out.records().len();
+        out.clear();
+    }
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let counts = *engine.counts();
+    println!(
+        "{} records, {outputs} outputs, {counts:?}: {allocations} allocations",
+        counts.records
+    );
+    assert_eq!(allocations, 0);
+    assert!(counts.opportunities.iter().all(|kind| 0 < *kind), "every kind was met: {counts:?}");
+    assert!(0 < counts.denials && 0 < counts.halts && out.lost() == 0);
+}
