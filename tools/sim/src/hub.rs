@@ -1,0 +1,247 @@
+//! The way out: every message to every client passes here, and faults act here.
+//!
+//! Invariant: messages of one connection leave in the order of [`Hub::send`], unless a fault reorders
+//! them. What waits for a slow reader is bounded: above the limit the connection is cut.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_tungstenite::tungstenite::Bytes;
+
+use crate::config::Venue;
+use crate::faults::{Class, Faults};
+
+/// Identity of a WebSocket connection, unique in a run.
+pub(crate) type ConnId = u64;
+
+/// One thing to do on a connection.
+#[derive(Debug, Clone)]
+pub(crate) enum Out {
+    Text(Bytes),
+    Ping(Bytes),
+    Pong(Bytes),
+    Close(u16, String),
+    /// Bytes as they are, framing included.
+    Raw(Vec<u8>),
+    /// End of TCP without a close frame.
+    Abrupt,
+    /// RST.
+    Reset,
+}
+
+impl Out {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(b) | Self::Ping(b) | Self::Pong(b) => b.len() + 16,
+            Self::Raw(b) => b.len(),
+            _ => 16,
+        }
+    }
+}
+
+/// An [`Out`] and when it may leave.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub at: Option<Instant>,
+    pub out: Out,
+    pub bytes: usize,
+}
+
+/// The connection task's end.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pub id: ConnId,
+    pub rx: UnboundedReceiver<Item>,
+    /// Bytes between [`Hub::send`] and the socket.
+    pub queued: Arc<AtomicUsize>,
+}
+
+/// The world's end of one connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub venue: Venue,
+    pub peer: IpAddr,
+    pub tls: bool,
+    pub opened_ns: u64,
+    pub sent_messages: u64,
+    pub sent_bytes: u64,
+    pub path: String,
+    tx: UnboundedSender<Item>,
+    queued: Arc<AtomicUsize>,
+    swapped: Option<(Vec<Bytes>, u64)>,
+    held: VecDeque<Out>,
+    held_bytes: usize,
+    cut: bool,
+}
+
+/// All connections and all faults.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub now_ns: u64,
+    pub links: BTreeMap<ConnId, Link>,
+    pub faults: Faults,
+    pub slow_cut_total: u64,
+    next_id: ConnId,
+    queue_max: usize,
+}
+
+impl Hub {
+    pub fn new(queue_max: usize) -> Self {
+        Self {
+            now_ns: 0,
+            links: BTreeMap::new(),
+            faults: Faults::default(),
+            slow_cut_total: 0,
+            next_id: 0,
+            queue_max,
+        }
+    }
+
+    pub fn open(&mut self, venue: Venue, peer: IpAddr, tls: bool, path: String) -> Outbox {
+        self.next_id += 1;
+        let (tx, rx) = unbounded_channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let link = Link {
+            venue,
+            peer,
+            tls,
+            opened_ns: self.now_ns,
+            sent_messages: 0,
+            sent_bytes: 0,
+            path,
+            tx,
+            queued: Arc::clone(&queued),
+            swapped: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            cut: false,
+        };
+        self.links.insert(self.next_id, link);
+        Outbox { id: self.next_id, rx, queued }
+    }
+
+    /// Time as a venue's clock shows it.
+    pub fn venue_now(&self, venue: Venue) -> u64 {
+        if self.faults.is_idle() {
+            return self.now_ns;
+        }
+        self.now_ns.saturating_add_signed(self.faults.clock_ns(venue))
+    }
+
+    /// Sends one text message, as the faults let it.
+    pub fn send(&mut self, id: ConnId, class: Class, symbol: &str, body: Bytes) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let quiet = self.faults.is_idle() && link.swapped.is_none();
+        if quiet {
+            self.push(id, Out::Text(body));
+            return;
+        }
+        let verdict = self.faults.judge(link.venue, id, class, symbol, body);
+        if verdict.hold {
+            for body in verdict.messages {
+                link.held_bytes += body.len();
+                link.held.push_back(Out::Text(body));
+            }
+            if link.held_bytes > self.queue_max {
+                self.cut(id);
+            }
+            return;
+        }
+        let waiting = link.swapped.take();
+        if verdict.swap && waiting.is_none() {
+            link.swapped = Some((verdict.messages, self.now_ns));
+            return;
+        }
+        for body in verdict.messages {
+            self.push(id, Out::Text(body));
+        }
+        for body in waiting.into_iter().flat_map(|(bodies, _)| bodies) {
+            self.push(id, Out::Text(body));
+        }
+    }
+
+    /// Sends a control frame; a freeze swallows it unless it lets pongs through.
+    pub fn control(&mut self, id: ConnId, out: Out) {
+        let Some(link) = self.links.get(&id) else { return };
+        let swallowed = self
+            .faults
+            .freeze(link.venue, id)
+            .is_some_and(|f| !(matches!(out, Out::Pong(_)) && f.pongs == Some(true)));
+        if !swallowed {
+            self.push(id, out);
+        }
+    }
+
+    /// Puts something into a connection's queue with no fault but delay.
+    pub fn push(&mut self, id: ConnId, out: Out) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.cut {
+            return;
+        }
+        let delay_ms = if self.faults.is_idle() { 0 } else { self.faults.delay_ms(link.venue, id) };
+        let at = (delay_ms > 0).then(|| Instant::now() + Duration::from_millis(delay_ms));
+        let bytes = out.bytes();
+        link.sent_messages += u64::from(matches!(out, Out::Text(_)));
+        link.sent_bytes += bytes as u64;
+        // Relaxed: a figure for the limit below; the channel orders the item itself.
+        let queued = link.queued.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // A closed channel means that the task is gone; `on_closed` will remove the link.
+        let _ = link.tx.send(Item { at, out, bytes });
+        if queued > self.queue_max {
+            self.cut(id);
+        }
+    }
+
+    /// Cuts a slow reader: what is queued is dropped with its connection.
+    fn cut(&mut self, id: ConnId) {
+        if let Some(link) = self.links.get_mut(&id)
+            && !link.cut
+        {
+            link.cut = true;
+            link.held.clear();
+            self.slow_cut_total += 1;
+            let _ = link.tx.send(Item { at: None, out: Out::Reset, bytes: 0 });
+            // The task looks at this figure before it writes on: too large means "stop".
+            link.queued.store(usize::MAX / 2, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes queued for a connection.
+    pub fn queued(&self, id: ConnId) -> usize {
+        self.links.get(&id).map_or(0, |l| l.queued.load(Ordering::Relaxed))
+    }
+
+    /// Releases what a freeze held, and messages that waited too long for a successor.
+    pub fn tick(&mut self) {
+        let ids: Vec<ConnId> = self
+            .links
+            .iter()
+            .filter(|(_, l)| !l.held.is_empty() || l.swapped.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            let mut ready: Vec<Out> = Vec::new();
+            if !link.held.is_empty() && self.faults.freeze(link.venue, id).is_none() {
+                link.held_bytes = 0;
+                ready.extend(link.held.drain(..));
+            }
+            if link.swapped.as_ref().is_some_and(|(_, at)| self.now_ns > at + 2_000_000_000) {
+                let bodies = link.swapped.take().map(|(bodies, _)| bodies).unwrap_or_default();
+                ready.extend(bodies.into_iter().map(Out::Text));
+            }
+            for out in ready {
+                self.push(id, out);
+            }
+        }
+    }
+
+    /// Connections of a venue.
+    pub fn of(&self, venue: Venue) -> Vec<ConnId> {
+        self.links.iter().filter(|(_, l)| l.venue == venue).map(|(id, _)| *id).collect()
+    }
+}
