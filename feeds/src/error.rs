@@ -13,9 +13,12 @@ pub enum DecodeError {
     /// Not JSON, or not of the message's grammar.
     #[error("json: {0}")]
     Json(#[from] JsonError),
-    /// A price or quantity that is no exact decimal of ours.
-    #[error("decimal: {0}")]
-    Decimal(#[from] DecimalError),
+    /// A price that is no exact decimal of ours.
+    #[error("price: {0}")]
+    Px(DecimalError),
+    /// A quantity that is no exact decimal of ours.
+    #[error("quantity: {0}")]
+    Qty(DecimalError),
     /// A price that is not positive.
     #[error("a price that is not positive")]
     Price,

@@ -6,9 +6,17 @@
 //!
 //! Read in this order: [`machine`] (the face to sockets), [`publish`] (the face to the engine), one venue.
 
+pub mod binance;
+pub mod capture;
+pub mod coinbase;
 pub mod error;
+pub mod freshness;
 pub mod json;
+pub mod kraken;
 pub mod machine;
+pub mod net;
+pub mod publish;
+pub mod scratch;
 pub mod spec;
 pub mod stamp;
 pub mod symbols;

@@ -1,0 +1,4 @@
+//! Binance spot market data.
+pub mod decode;
+pub mod sync;
+pub mod wire;

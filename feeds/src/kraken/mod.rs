@@ -1,0 +1,4 @@
+//! Kraken spot market data.
+pub mod decode;
+pub mod sync;
+pub mod wire;
