@@ -6,6 +6,7 @@
 //!
 //! Read in this order: [`machine`] (the face to sockets), [`publish`] (the face to the engine), one venue.
 
+pub mod audit;
 pub mod binance;
 pub mod capture;
 pub mod coinbase;
@@ -15,8 +16,11 @@ pub mod json;
 pub mod kraken;
 pub mod machine;
 pub mod net;
+pub mod page;
 pub mod publish;
 pub mod scratch;
+pub mod session;
 pub mod spec;
 pub mod stamp;
 pub mod symbols;
+pub mod tile;

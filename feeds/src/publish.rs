@@ -223,6 +223,37 @@ impl Books {
         }
     }
 
+    /// Sets levels without publishing; a snapshot follows.
+    pub fn set_quietly(&mut self, slot: usize, updates: &[Update]) {
+        let cell = &mut self.cells[slot];
+        for Update { side, px, qty } in updates {
+            if let Change::Inserted { dropped: true, .. } = cell.book.set(*side, *px, *qty) {
+                self.counts.dropped_levels += 1;
+                cell.wear(*side);
+            }
+        }
+    }
+
+    /// Makes these the best levels of both sides without publishing; a snapshot follows.
+    pub fn set_best_quietly(&mut self, slot: usize, best: [Option<Level>; 2]) {
+        for side in Side::BOTH {
+            self.cells[slot].book.set_best(side, best[side.idx()]);
+        }
+    }
+
+    /// Returns the best level of both sides.
+    #[inline]
+    #[must_use]
+    pub fn best(&self, slot: usize) -> [Option<Level>; 2] {
+        Side::BOTH.map(|side| self.cells[slot].book.best(side))
+    }
+
+    /// Returns the prices up to which the book's sides are known; nothing where to the end.
+    #[must_use]
+    pub fn edges(&self, slot: usize) -> [Option<Px>; 2] {
+        self.cells[slot].edge
+    }
+
     /// Makes these the best levels of both sides: one `Bbo` record.
     pub fn set_best(&mut self, slot: usize, best: [Option<Level>; 2], update_id: u64) {
         let window = self.window;
@@ -417,6 +448,19 @@ impl Books {
         let update_id = self.cells[slot].position.update_id;
         self.say_if_new(slot, state, reason, update_id);
         self.commit(head, out);
+    }
+
+    /// Takes back what the batch in the making says of a book and says first that it may not be used;
+    /// the rest of the batch stands.
+    pub fn doubt_in_batch(&mut self, slot: usize, (state, reason): (BookState, Reason)) {
+        let id = self.cells[slot].id;
+        self.batch.retain(|op| op.instrument != id);
+        let before = self.batch.len();
+        let update_id = self.cells[slot].position.update_id;
+        self.say_if_new(slot, state, reason, update_id);
+        if before < self.batch.len() {
+            self.batch.rotate_right(1);
+        }
     }
 
     fn level(&mut self, slot: usize, side: Side, px: Px, qty: Qty, update_id: u64, flags: u8) {

@@ -4,3 +4,9 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod http;
+pub mod resolve;
+pub mod sockopt;
+pub mod tls;
+pub mod transport;
+pub mod ws;

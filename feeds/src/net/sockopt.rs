@@ -42,8 +42,7 @@ pub fn tune(fd: RawFd) -> io::Result<()> {
 fn set_int(fd: RawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let bytes = size_of::<i32>() as libc::socklen_t;
     // SAFETY: `value` lives through the call and `bytes` is its size.
-    let result =
-        unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), bytes) };
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), bytes) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -73,7 +72,8 @@ pub fn recv_stamped(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Option<i
     }
     // SAFETY: not null, so the kernel wrote a whole header there.
     let header = unsafe { first.read_unaligned() };
-    let stamped = header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_TIMESTAMPNS;
+    let stamped =
+        header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_TIMESTAMPNS;
     let whole = size_of::<libc::cmsghdr>() + size_of::<libc::timespec>() <= header.cmsg_len;
     if !stamped || !whole {
         return Ok((received as usize, None));

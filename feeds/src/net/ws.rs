@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use tungstenite::handshake::client::{ClientHandshake, Request};
 use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tungstenite::{Error, Message, WebSocket};
+use tungstenite::{Bytes, Error, Message, Utf8Bytes, WebSocket};
 
 use super::transport::{ReadStamp, Transport};
 use crate::machine::CloseCause;
@@ -41,7 +41,7 @@ pub enum Event {
     /// It is open.
     Opened,
     /// A text or binary message.
-    Message(bytes::Frame, ReadStamp),
+    Message(Frame, ReadStamp),
     /// A pong.
     Pong,
     /// It is gone.
@@ -50,27 +50,22 @@ pub enum Event {
     Idle,
 }
 
-/// The payload of a message, without copying it again.
-pub mod bytes {
-    use tungstenite::{Bytes, Utf8Bytes};
+/// The payload of a message, as the library holds it.
+#[derive(Debug)]
+pub enum Frame {
+    /// Text, checked to be UTF-8.
+    Text(Utf8Bytes),
+    /// Anything.
+    Binary(Bytes),
+}
 
-    /// A text or binary payload.
-    #[derive(Debug)]
-    pub enum Frame {
-        /// Text, checked to be UTF-8.
-        Text(Utf8Bytes),
-        /// Anything.
-        Binary(Bytes),
-    }
-
-    impl Frame {
-        /// Returns the bytes.
-        #[must_use]
-        pub fn as_bytes(&self) -> &[u8] {
-            match self {
-                Frame::Text(text) => text.as_bytes(),
-                Frame::Binary(bytes) => bytes,
-            }
+impl Frame {
+    /// Returns the bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Frame::Text(text) => text.as_bytes(),
+            Frame::Binary(bytes) => bytes,
         }
     }
 }
@@ -171,10 +166,10 @@ impl Connection {
         loop {
             let event = match socket.read() {
                 Ok(Message::Text(text)) => {
-                    Event::Message(bytes::Frame::Text(text), socket.get_ref().stamp())
+                    Event::Message(Frame::Text(text), socket.get_ref().stamp())
                 }
                 Ok(Message::Binary(payload)) => {
-                    Event::Message(bytes::Frame::Binary(payload), socket.get_ref().stamp())
+                    Event::Message(Frame::Binary(payload), socket.get_ref().stamp())
                 }
                 Ok(Message::Pong(_)) => Event::Pong,
                 // The answer is queued by the library; it leaves with the next flush.
@@ -207,7 +202,7 @@ impl Connection {
 
     /// Sends a ping.
     pub fn ping(&mut self) -> Result<(), CloseCause> {
-        self.write(Message::Ping(tungstenite::Bytes::new()))
+        self.write(Message::Ping(Bytes::new()))
     }
 
     fn write(&mut self, message: Message) -> Result<(), CloseCause> {
