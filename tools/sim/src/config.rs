@@ -166,7 +166,7 @@ impl Default for MarketConfig {
             step_ms: 5,
             assets: assets.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
             levels: 300,
-            dislocation_every_ms: 1_500,
+            dislocation_every_ms: 900,
             dislocation_bps: [20.0, 150.0],
             dislocation_ms: [30, 400],
         }
