@@ -8,6 +8,7 @@
 //!
 //! Not here: creation, locks and death (`region`), orderings inside a slot (`slot`).
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,6 +168,18 @@ impl<T: Payload> RingWriter<T> {
     pub fn close(mut self) {
         self.beat(tsc());
         self.region.close(self.next_seq);
+    }
+}
+
+impl<T> fmt::Debug for RingWriter<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RingWriter({:?}, next {})", self.region, self.next_seq)
+    }
+}
+
+impl<T> fmt::Debug for RingReader<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RingReader({:?}, at {})", self.view, self.cursor)
     }
 }
 
@@ -391,14 +404,17 @@ impl<T: Payload> RingReader<T> {
         let mut anchor = published;
         // The producer may run a lap while we look; after a few laps any answer is as good.
         for _ in 0..4 {
+            // The slot may be laps ahead of us. Its word is published, or a busy mark `n - 1`, and then
+            // `n - 1` is. Acquire, partner: the last store in `slot::publish`.
+            anchor = self.slot(anchor).0[0].load(Ordering::Acquire);
             // In ring order from `anchor`, published slots come first: at any moment, and for ever.
             let (mut low, mut high) = (0, self.mask + 1);
             while high - low > 1 {
                 let middle = low + (high - low) / 2;
                 if self.is_published(anchor.wrapping_add(middle)) {
-                    low = middle
+                    low = middle;
                 } else {
-                    high = middle
+                    high = middle;
                 }
             }
             anchor = anchor.wrapping_add(low);

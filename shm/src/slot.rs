@@ -120,3 +120,175 @@ pub fn read<C: Cell, const N: usize>(slot: &[C; N], seq: u64) -> SlotRead<N> {
 pub const fn distance(a: u64, b: u64) -> i64 {
     a.wrapping_sub(b).cast_signed()
 }
+
+/// All interleavings of the writer's stores and the reader's loads, one by one, on the real code.
+///
+/// The writer never loads, so its stores are one fixed list. Before each load of the reader any number
+/// of them may have happened: every choice is tried. This is what loom cannot do for rings and counts
+/// of this size; what it does not cover is weak memory, which is loom's.
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    const WORDS: usize = 3;
+
+    #[derive(Default)]
+    struct World {
+        memory: Vec<u64>,
+        /// The writer's stores, in order; the first `done` have happened.
+        stores: Vec<(usize, u64)>,
+        done: usize,
+        /// How many stores happen before each load of this run, and how many could.
+        choices: Vec<(usize, usize)>,
+        loads: usize,
+    }
+
+    thread_local!(static WORLD: RefCell<World> = RefCell::default());
+
+    /// A word by its place in the world's memory.
+    #[derive(Clone, Copy)]
+    struct Place(usize);
+
+    impl Cell for Place {
+        fn load(&self, _: Ordering) -> u64 {
+            WORLD.with_borrow_mut(|world| {
+                let left = world.stores.len() - world.done;
+                if world.loads == world.choices.len() {
+                    world.choices.push((0, left));
+                }
+                let (now, _) = world.choices[world.loads];
+                world.loads += 1;
+                for _ in 0..now {
+                    let (place, value) = world.stores[world.done];
+                    world.memory[place] = value;
+                    world.done += 1;
+                }
+                world.memory[self.0]
+            })
+        }
+        fn store(&self, value: u64, _: Ordering) {
+            WORLD.with_borrow_mut(|world| world.stores.push((self.0, value)));
+        }
+        fn fence(_: Ordering) {}
+    }
+
+    fn record(seq: u64) -> [u64; WORDS] {
+        [seq, seq.wrapping_mul(7) ^ 1, seq.wrapping_mul(11) ^ 2]
+    }
+
+    fn slot_of(seq: u64, mask: u64) -> [Place; WORDS] {
+        std::array::from_fn(|word| Place((seq & mask) as usize * WORDS + word))
+    }
+
+    fn happened(place: usize, value: u64) -> bool {
+        WORLD.with_borrow(|world| world.stores[..world.done].contains(&(place, value)))
+    }
+
+    /// Returns how many interleavings there were, or the first that broke a promise.
+    fn explore(
+        publish: impl Fn(&[Place; WORDS], u64, &[u64; WORDS]),
+        slots: u64,
+        initial: u64,
+        published: u64,
+        wanted: u64,
+        polls: usize,
+    ) -> Result<u64, String> {
+        let mask = slots - 1;
+        WORLD.set(World::default());
+        for at in 0..published {
+            let seq = initial.wrapping_add(at);
+            publish(&slot_of(seq, mask), seq, &record(seq));
+        }
+        let mut runs = 0;
+        loop {
+            WORLD.with_borrow_mut(|world| {
+                world.memory = (0..slots)
+                    .flat_map(|index| [initial_word(index, initial, mask), 0, 0])
+                    .collect();
+                (world.done, world.loads) = (0, 0);
+            });
+            let mut cursor = wanted;
+            for _ in 0..polls {
+                let place = slot_of(cursor, mask)[0].0;
+                // Known before the first load: what had happened by then had happened.
+                let was_published = happened(place, cursor);
+                let answer = read(&slot_of(cursor, mask), cursor);
+                let next = cursor.wrapping_add(slots);
+                let overwritten = happened(place, next.wrapping_sub(1)) || happened(place, next);
+                match answer {
+                    SlotRead::Item(words) if words == record(cursor) => {
+                        cursor = cursor.wrapping_add(1);
+                    }
+                    SlotRead::Item(words) => return Err(format!("torn: {words:?}")),
+                    SlotRead::NotYet if !was_published => {}
+                    SlotRead::Behind(_) | SlotRead::Changed(_) if overwritten => break,
+                    lie => return Err(format!("{lie:?} for {cursor}, published {was_published}")),
+                }
+            }
+            runs += 1;
+            // The next run: the last choice that has another alternative takes it.
+            let more = WORLD.with_borrow_mut(|world| {
+                while let Some((chosen, most)) = world.choices.pop() {
+                    if chosen < most {
+                        world.choices.push((chosen + 1, most));
+                        return true;
+                    }
+                }
+                false
+            });
+            if !more {
+                return Ok(runs);
+            }
+        }
+    }
+
+    #[test]
+    fn no_interleaving_tears_or_lies() {
+        let mut runs = 0;
+        for initial in [0, 1, u64::MAX - 1, u64::MAX - 2, 1 << 63] {
+            for (slots, published, polls) in [(2, 5, 1), (2, 4, 2), (4, 7, 1)] {
+                for ahead in 0..published + 2 {
+                    let wanted = initial.wrapping_add(ahead);
+                    runs += explore(publish, slots, initial, published, wanted, polls).unwrap();
+                }
+            }
+        }
+        assert!(runs > 400_000, "only {runs} interleavings");
+    }
+
+    #[test]
+    fn the_model_bites() {
+        let no_mark = |slot: &[Place; WORDS], seq: u64, words: &[u64; WORDS]| {
+            for at in 1..WORDS {
+                slot[at].store(words[at], Ordering::Relaxed);
+            }
+            slot[0].store(seq, Ordering::Release);
+        };
+        let error = explore(no_mark, 2, 0, 4, 0, 1).unwrap_err();
+        assert!(error.contains("torn"), "{error}");
+        let mark_last = |slot: &[Place; WORDS], seq: u64, words: &[u64; WORDS]| {
+            slot[0].store(seq, Ordering::Release);
+            for at in 1..WORDS {
+                slot[at].store(words[at], Ordering::Relaxed);
+            }
+        };
+        assert!(explore(mark_last, 2, 0, 4, 0, 1).is_err());
+    }
+
+    #[test]
+    fn a_fresh_slot_says_not_yet_from_the_first_sequence_on_and_behind_before() {
+        for initial in [0_u64, 5, u64::MAX, u64::MAX - 6] {
+            let mask = 3;
+            for ahead in 0..12_u64 {
+                let seq = initial.wrapping_add(ahead);
+                let word = initial_word(seq & mask, initial, mask);
+                assert!(distance(word, seq) < 0, "{initial} + {ahead}");
+                let early = initial.wrapping_sub(ahead + 1);
+                let word = initial_word(early & mask, initial, mask);
+                assert!(distance(word, early) >= 0, "{initial} - {ahead}");
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The slot protocol under every ordering the C++ memory model allows, with loom.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p tandem-shm --test loom --release`
+//!
+//! The protocol is the crate's own code on loom's atomics. The three shortcuts that are wrong, and that
+//! we have seen in the field, stay here as tests that must fail: they prove that the model bites.
+//! Loom cannot show stores executed early, so passing here is necessary and not sufficient.
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+use loom::thread;
+use tandem_shm::slot::{self, SlotRead, initial_word};
+
+/// Sequence and two words: enough for a mixture.
+const WORDS: usize = 3;
+type Slot = [AtomicU64; WORDS];
+type Publish = fn(&Slot, u64, &[u64; WORDS]);
+type Take = fn(&Slot, u64) -> SlotRead<WORDS>;
+
+fn record(seq: u64) -> [u64; WORDS] {
+    [seq, seq.wrapping_mul(3), seq.wrapping_mul(5)]
+}
+
+/// One writer publishes `count` records to a ring of `SLOTS`; each reader polls `polls` times, from the
+/// start. Whatever they take must be whole, and they must be told the truth about the rest.
+///
+/// `preemptions` bounds how often a thread is interrupted; `None` is every interleaving there is.
+fn model<const SLOTS: usize>(
+    publish: Publish,
+    take: Take,
+    count: u64,
+    readers: usize,
+    polls: usize,
+    preemptions: Option<usize>,
+) {
+    const INITIAL: u64 = u64::MAX; // The wrap is between the first record and the second.
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.check(move || {
+        let mask = SLOTS as u64 - 1;
+        let ring: Arc<[Slot; SLOTS]> = Arc::new(std::array::from_fn(|index| {
+            let word = initial_word(index as u64, INITIAL, mask);
+            [AtomicU64::new(word), AtomicU64::new(0), AtomicU64::new(0)]
+        }));
+        let readers: Vec<_> = (0..readers)
+            .map(|_| {
+                let ring = Arc::clone(&ring);
+                thread::spawn(move || {
+                    let mut cursor = INITIAL;
+                    for _ in 0..polls {
+                        match take(&ring[(cursor & mask) as usize], cursor) {
+                            SlotRead::Item(words) => {
+                                assert_eq!(words, record(cursor), "torn");
+                                cursor = cursor.wrapping_add(1);
+                            }
+                            SlotRead::NotYet => thread::yield_now(),
+                            SlotRead::Behind(found) | SlotRead::Changed(found) => {
+                                assert!(slot::distance(found, cursor) > 0, "overrun goes forward");
+                                cursor = found;
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        for at in 0..count {
+            let seq = INITIAL.wrapping_add(at);
+            publish(&ring[(seq & mask) as usize], seq, &record(seq));
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_reader_takes_whole_records() {
+    model::<2>(slot::publish, slot::read, 3, 1, 1, None);
+}
+
+#[test]
+fn a_reader_follows_over_a_lap() {
+    model::<2>(slot::publish, slot::read, 4, 1, 3, Some(2));
+}
+
+#[test]
+fn two_readers_take_whole_records() {
+    model::<2>(slot::publish, slot::read, 3, 2, 1, Some(2));
+}
+
+/// The mark as a Release store, without a fence: what is stored after it may be seen before it.
+fn publish_without_fence(slot: &Slot, seq: u64, words: &[u64; WORDS]) {
+    slot[0].store(seq.wrapping_sub(1), Ordering::Release);
+    for at in 1..WORDS {
+        slot[at].store(words[at], Ordering::Relaxed);
+    }
+    slot[0].store(seq, Ordering::Release);
+}
+
+#[test]
+#[should_panic(expected = "torn")]
+fn a_release_store_is_no_busy_mark() {
+    model::<2>(publish_without_fence, slot::read, 3, 1, 1, None);
+}
+
+/// No mark at all: a reader one lap behind finds the old sequence before and after.
+fn publish_without_mark(slot: &Slot, seq: u64, words: &[u64; WORDS]) {
+    for at in 1..WORDS {
+        slot[at].store(words[at], Ordering::Relaxed);
+    }
+    slot[0].store(seq, Ordering::Release);
+}
+
+#[test]
+#[should_panic(expected = "torn")]
+fn a_slot_needs_a_busy_mark() {
+    model::<2>(publish_without_mark, slot::read, 3, 1, 1, None);
+}
+
+/// The re-check as an Acquire load, without a fence: the words may be read after it.
+fn read_without_fence(slot: &Slot, seq: u64) -> SlotRead<WORDS> {
+    let found = slot[0].load(Ordering::Acquire);
+    if found != seq {
+        return if slot::distance(found, seq) < 0 {
+            SlotRead::NotYet
+        } else {
+            SlotRead::Behind(found)
+        };
+    }
+    let mut words = [seq; WORDS];
+    for at in 1..WORDS {
+        words[at] = slot[at].load(Ordering::Relaxed);
+    }
+    let now = slot[0].load(Ordering::Acquire);
+    if now == seq { SlotRead::Item(words) } else { SlotRead::Changed(now) }
+}
+
+#[test]
+#[should_panic(expected = "torn")]
+fn an_acquire_load_is_no_recheck() {
+    model::<2>(slot::publish, read_without_fence, 3, 1, 1, None);
+}
+
+/// A record beside a flag: a journal frame, committed by its sequence, and never written again.
+#[test]
+fn a_committed_frame_is_whole() {
+    loom::model(|| {
+        let frame: Arc<Slot> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        let writer = {
+            let frame = Arc::clone(&frame);
+            thread::spawn(move || {
+                for at in 1..WORDS {
+                    frame[at].store(record(7)[at], Ordering::Relaxed);
+                }
+                frame[0].store(7, Ordering::Release);
+            })
+        };
+        if frame[0].load(Ordering::Acquire) == 7 {
+            for at in 1..WORDS {
+                assert_eq!(frame[at].load(Ordering::Relaxed), record(7)[at]);
+            }
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// A seqlocked entry, as in `latest`: the same fences around an even and odd version.
+#[test]
+fn an_entry_is_whole() {
+    loom::model(|| {
+        let entry: Arc<Slot> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        let reader = {
+            let entry = Arc::clone(&entry);
+            thread::spawn(move || {
+                let before = entry[0].load(Ordering::Acquire);
+                if before == 0 || before % 2 == 1 {
+                    return;
+                }
+                let words = [entry[1].load(Ordering::Relaxed), entry[2].load(Ordering::Relaxed)];
+                fence(Ordering::Acquire);
+                if entry[0].load(Ordering::Relaxed) == before {
+                    assert_eq!(words[0], words[1], "torn");
+                }
+            })
+        };
+        for version in [0, 2] {
+            entry[0].store(version + 1, Ordering::Relaxed);
+            fence(Ordering::Release);
+            entry[1].store(version, Ordering::Relaxed);
+            entry[2].store(version, Ordering::Relaxed);
+            entry[0].store(version + 2, Ordering::Release);
+        }
+        reader.join().unwrap();
+    });
+}
