@@ -104,8 +104,7 @@ impl Player {
                 match line.kind.as_deref() {
                     Some("session_end") => break,
                     Some("rest") if line.stream.contains("depth") => {
-                        if let Some(id) = number_after(&line.raw, "\"lastUpdateId\":") {
-                            let _ = id;
+                        if line.raw.contains("\"lastUpdateId\":") {
                             let symbol = line_symbol(&rows, venue).unwrap_or_default();
                             rest.entry(symbol).or_insert(line.raw);
                         }

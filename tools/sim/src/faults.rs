@@ -113,7 +113,8 @@ pub struct Fault {
     /// Messages concerned; absent: book messages (`freeze` and `slow`: all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
-    /// How many messages (or snapshots) of each connection; absent: 1, or no limit with `seconds`.
+    /// How many messages of each connection, or how many snapshots in all; absent: 1, or no limit
+    /// with `seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// How long; absent: 10 s for faults that last, 60 s to use up a `count`.
@@ -398,9 +399,12 @@ impl Faults {
         connection: u64,
     ) -> Option<Fault> {
         let one = self.active.iter_mut().find(|a| {
-            a.fault.kind == kind && a.fault.takes_venue(venue) && a.fault.takes_symbol(symbol)
+            a.fault.kind == kind
+                && !a.done
+                && a.fault.takes_venue(venue)
+                && a.fault.takes_symbol(symbol)
         })?;
-        // A snapshot over REST has no connection: all share the count of connection 0.
+        // A snapshot over REST has no connection: it counts as connection 0.
         let taken = one.fault.takes_connection(connection) && one.take(connection);
         if taken && one.count().is_some_and(|c| one.hits >= u64::from(c)) {
             one.done = true;

@@ -168,7 +168,8 @@ pub struct Market {
     bps: [f64; 2],
     hold_ms: [u64; 2],
     rate: f64,
-    burst: f64,
+    /// By venue index.
+    burst: [f64; 3],
     moving: bool,
 }
 
@@ -206,7 +207,7 @@ impl Market {
             bps: cfg.market.dislocation_bps,
             hold_ms: cfg.market.dislocation_ms,
             rate: cfg.market.rate,
-            burst: 1.0,
+            burst: [1.0; 3],
             moving: matches!(cfg.source, Source::Model),
         };
         for venue in Venue::ALL.into_iter().filter(|v| cfg.enabled(*v)) {
@@ -362,6 +363,9 @@ impl Market {
     /// Crosses a book by one bid above the best ask, until `hold_ns` later.
     pub fn cross(&mut self, inst: usize, now_ns: u64, hold_ns: u64) -> Option<Event> {
         let it = &mut self.instruments[inst];
+        if it.flow.crossed.is_some() {
+            return None;
+        }
         let ask = it.book.best(Side::Ask)?;
         let px = ask.px + 2;
         it.flow.crossed = Some((now_ns + hold_ns, Side::Bid, px));
@@ -372,10 +376,10 @@ impl Market {
         Some(it.event(inst, now_ns, done))
     }
 
-    /// Multiplies the order-flow rate until called again.
-    pub fn set_burst(&mut self, factor: f64, now_ns: u64) {
-        self.burst = factor.clamp(0.01, 1_000.0);
-        for inst in &mut self.instruments {
+    /// Multiplies a venue's order-flow rate until called again.
+    pub fn set_burst(&mut self, venue: Venue, factor: f64, now_ns: u64) {
+        self.burst[venue.idx()] = factor.clamp(0.01, 1_000.0);
+        for inst in self.instruments.iter_mut().filter(|i| i.spec.venue == venue) {
             inst.flow.next_ns = inst.flow.next_ns.min(now_ns + 50 * MS);
         }
     }
@@ -419,7 +423,7 @@ impl Market {
 
     fn flow_event(&mut self, inst: usize, now: u64) -> Option<Event> {
         let it = &mut self.instruments[inst];
-        it.flow.next_ns = now + it.flow.gap(self.rate * self.burst);
+        it.flow.next_ns = now + it.flow.gap(self.rate * self.burst[it.spec.venue.idx()]);
         if let Some((_, side, px)) = it.flow.crossed.take() {
             let mut work = Work::new(&mut it.book, false);
             work.set(side, px, 0);

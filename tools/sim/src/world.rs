@@ -80,7 +80,6 @@ pub(crate) struct World {
     frozen: BTreeMap<usize, Event>,
     /// Times at which planned closes are due.
     closing: Vec<(u64, ConnId)>,
-    bursting: bool,
 }
 
 const SCRIPT_MAX: usize = 10_000;
@@ -120,7 +119,6 @@ impl World {
             market_at_ns: 0,
             frozen: BTreeMap::new(),
             closing: Vec::new(),
-            bursting: false,
         };
         if let Some(player) = &mut world.player {
             player.prepare(&mut world.market, &mut world.truth, now);
@@ -406,8 +404,9 @@ impl World {
             }
             Kind::Burst => {
                 let market_now = self.market_ns();
-                self.market.set_burst(fault.factor.unwrap_or(10.0), market_now);
-                self.bursting = true;
+                for venue in Venue::ALL.into_iter().filter(|v| fault.takes_venue(*v)) {
+                    self.market.set_burst(venue, fault.factor.unwrap_or(10.0), market_now);
+                }
                 false
             }
             Kind::Halt => {
@@ -428,22 +427,29 @@ impl World {
     /// Takes back what a fault did, when it ends.
     fn undo(&mut self, fault: &Fault) {
         match fault.kind {
-            Kind::Burst if self.bursting => {
-                let still = self.hub.faults.active().iter().any(|a| a.fault.kind == Kind::Burst);
-                if !still {
-                    let market_now = self.market_ns();
-                    self.market.set_burst(1.0, market_now);
-                    self.bursting = false;
+            Kind::Burst => {
+                let market_now = self.market_ns();
+                for venue in Venue::ALL.into_iter().filter(|v| fault.takes_venue(*v)) {
+                    let still = self.hub.faults.state(Kind::Burst, venue, None);
+                    let factor = still.map_or(1.0, |f| f.factor.unwrap_or(10.0));
+                    self.market.set_burst(venue, factor, market_now);
                 }
             }
             Kind::Halt => {
                 for inst in self.concerned(fault) {
-                    self.set_status(inst, Status::Online);
+                    let spec = &self.market.instruments()[inst].spec;
+                    let faults = &self.hub.faults;
+                    if faults.state(Kind::Halt, spec.venue, Some(&spec.symbol)).is_none() {
+                        self.set_status(inst, Status::Online);
+                    }
                 }
             }
             Kind::Maintenance => {
+                let still = self.hub.faults.state(Kind::Maintenance, Venue::Kraken, None);
+                let system = still.map_or("online", |f| f.mode.as_deref().unwrap_or("maintenance"));
+                let system = system.to_owned();
                 let (mut ctx, _, _, kraken) = self.split();
-                kraken.set_system(&mut ctx, "online");
+                kraken.set_system(&mut ctx, &system);
             }
             _ => {}
         }

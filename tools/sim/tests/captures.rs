@@ -167,7 +167,7 @@ fn two_venues_start_together_and_come_back_byte_for_byte() {
 fn pace_is_kept() {
     let file = tape("pace", "coinbase", &COINBASE);
     let time = |pace| {
-        let sim = sim(&[file.clone()], pace);
+        let sim = sim(std::slice::from_ref(&file), pace);
         let mut client = sim.ws(Venue::Coinbase, "/", false);
         subscribe_coinbase(&mut client);
         take(&mut client, 1);
@@ -220,7 +220,7 @@ fn real_tapes_come_back_byte_for_byte() {
 fn a_real_binance_recording_synchronises() {
     let Some(folder) = std::env::var_os("TANDEM_CAPTURES").map(PathBuf::from) else { return };
     let file = folder.join("binance/hftbacktest_BTCUSDT_20240808T2354Z.jsonl.gz");
-    let sim = sim(&[file.clone()], Pace::Times(200.0));
+    let sim = sim(std::slice::from_ref(&file), Pace::Times(200.0));
     let path = "/stream?streams=btcusdt@depth@100ms/btcusdt@bookTicker/btcusdt@trade";
     let mut client = sim.ws(Venue::Binance, path, false);
     let recorded = raws(&file);
