@@ -519,10 +519,15 @@ impl SimConfig {
                 return wrong(&format!("market.assets.{name}"), "needs a positive price");
             }
         }
-        if let Source::Captures { pace: Pace::Times(times), files } = &self.source
-            && (files.is_empty() || !(times.is_finite() && *times > 0.0))
-        {
-            return wrong("source.captures", "needs files and a positive pace");
+        if let Source::Captures { files, pace } = &self.source {
+            if files.is_empty() {
+                return wrong("source.captures.files", "names no file");
+            }
+            if let Pace::Times(times) = pace
+                && !(times.is_finite() && *times > 0.0)
+            {
+                return wrong("source.captures.pace", "must be positive");
+            }
         }
         for venue in Venue::ALL {
             if self.deep_levels(venue) > 200_000 {
@@ -555,5 +560,43 @@ impl SimConfig {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_round_trip_and_unknown_keys_are_refused() {
+        let cfg = SimConfig::demo(9);
+        cfg.validate().unwrap();
+        let text = serde_json::to_string(&cfg).unwrap();
+        assert_eq!(serde_json::from_str::<SimConfig>(&text).unwrap(), cfg);
+        let tape = r#"{"source":{"captures":{"files":["a.gz"],"pace":{"times":10.0}}}}"#;
+        let cfg: SimConfig = serde_json::from_str(tape).unwrap();
+        let pace = Pace::Times(10.0);
+        assert_eq!(cfg.source, Source::Captures { files: vec![PathBuf::from("a.gz")], pace });
+        for wrong in [r#"{"sed":1}"#, r#"{"market":{"rte":1}}"#, r#"{"kraken":{"port":1}}"#] {
+            assert!(serde_json::from_str::<SimConfig>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        let check = |change: fn(&mut SimConfig), key: &str| {
+            let mut cfg = SimConfig::demo(1);
+            change(&mut cfg);
+            let error = cfg.validate().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        };
+        check(|c| c.market.rate = f64::NAN, "market.rate");
+        check(|c| c.truth_s = 60, "truth_s");
+        check(|c| c.kraken.instruments[0].tick = "0".to_owned(), "kraken.instruments.BTC/USD");
+        check(|c| c.binance.instruments[0].base = "XYZ".to_owned(), "BTCUSDT");
+        let files = Vec::new();
+        let source = Source::Captures { files, pace: Pace::Asap };
+        let cfg = SimConfig { source, ..SimConfig::demo(1) };
+        assert!(cfg.validate().is_err(), "no files");
     }
 }

@@ -698,7 +698,11 @@ impl Flow {
             let add = if near > levels { 0.35 } else { 0.58 };
             let draw: f64 = self.rng.random();
             if draw < add {
-                let bps = profile_bps(depth);
+                // What moves swept away grows again over the whole profile, not only near the top.
+                let thin = work.book.len(side) < levels && self.rng.random::<bool>();
+                let place =
+                    if thin { self.rng.random::<f64>() * to_f64(levels as u64) } else { depth };
+                let bps = profile_bps(place).min(4_000.0);
                 let px = Self::behind(side, self.target(side, fair), bps);
                 let qty = self.size(spec, fair, bps);
                 work.set(side, px, qty);

@@ -67,6 +67,19 @@ fn books_are_never_crossed_locked_or_thin_and_ids_run_on() {
     }
 }
 
+/// Moves sweep levels away; they must grow again, else a day's run ends with empty books.
+#[test]
+fn books_keep_their_depth() {
+    let mut market = Market::new(&SimConfig::demo(5)).unwrap();
+    while market.next(600 * S).is_some() {}
+    for it in market.instruments() {
+        for side in [Side::Bid, Side::Ask] {
+            let levels = it.book.len(side);
+            assert!((200..=1_500).contains(&levels), "{} {side:?}: {levels}", it.spec.symbol);
+        }
+    }
+}
+
 /// Best prices in everyday units, by venue and assets.
 type Tops = BTreeMap<(Venue, String, String), (f64, f64)>;
 
