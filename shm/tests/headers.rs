@@ -1,4 +1,5 @@
 //! Regions that must not be believed: each with the error that says what is wrong and what to do.
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows those with an attribute")]
 
 mod common;
 
@@ -63,12 +64,21 @@ fn says(text: &str, parts: &[&str]) {
 #[test]
 fn wrong_words_are_named_with_both_sides_and_the_fix() {
     says(&with_word("magic", 0x1234), &["0x0000000000001234", "not a Tandem region", "delete"]);
-    says(&with_word("magic", 0), &["half-initialised", "init-complete", "start the producer again"]);
+    says(
+        &with_word("magic", 0),
+        &["half-initialised", "init-complete", "start the producer again"],
+    );
     says(&with_half("layout", 7 << 16 | 3), &["version 7.3", "reads 1.x", "same build"]);
-    says(&with_word("schema_hash", 0xabc), &["0x0000000000000abc", "0x000000007a3d0001", "same build"]);
+    says(
+        &with_word("schema_hash", 0xabc),
+        &["0x0000000000000abc", "0x000000007a3d0001", "same build"],
+    );
     says(&with_half("kind", 2), &["holds a latest page", "expected a ring", "rename"]);
     says(&with_half("kind", 99), &["unknown kind", "rename"]);
-    says(&with_word("boot_id_hash", 5), &["boot id", "0x0000000000000005", "start its producer again"]);
+    says(
+        &with_word("boot_id_hash", 5),
+        &["boot id", "0x0000000000000005", "start its producer again"],
+    );
     says(&with_half("header_bytes", 64), &["header size is 64, expected 4096", "delete"]);
     says(&with_half("slot_bytes", 64), &["slot size is 64, expected 128", "same build"]);
     says(&with_word("slots_offset", 8192), &["slots offset is 8192, expected 4096"]);
@@ -208,7 +218,8 @@ fn what_a_dead_creator_left_is_cleared() {
     let dir = TestDir::new("leftover");
     fs::write(dir.join("ring.epoch1.tmp"), b"half").unwrap();
     let _writer = create(&dir);
-    let names: Vec<_> = fs::read_dir(&*dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(&*dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["ring"]);
 }
 
@@ -274,7 +285,10 @@ fn the_layout_is_what_it_was() {
     let bytes = fs::read(dir.join("ring")).unwrap();
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     assert_eq!(bytes.len() as u64, REGION_BYTES);
-    assert_eq!(&bytes[..24], b"TANDEMSH\x00\x00\x01\x00\x00\x10\x00\x00\x80\x00\x00\x00\x01\x00\x00\x00");
+    assert_eq!(
+        &bytes[..24],
+        b"TANDEMSH\x00\x00\x01\x00\x00\x10\x00\x00\x80\x00\x00\x00\x01\x00\x00\x00"
+    );
     assert_eq!((word(24), word(32), word(40), word(48)), (8, 4096, SCHEMA, 8192));
     assert_eq!(&bytes[128..133], b"ring\0");
     assert_eq!((word(256), word(264), word(272)), (1, 2, 0), "epoch 1, live, no successor");

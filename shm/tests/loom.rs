@@ -5,6 +5,7 @@
 //! The protocol is the crate's own code on loom's atomics. The three shortcuts that are wrong, and that
 //! we have seen in the field, stay here as tests that must fail: they prove that the model bites.
 //! Loom cannot show stores executed early, so passing here is necessary and not sufficient.
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows those with an attribute")]
 #![cfg(loom)]
 
 use loom::sync::Arc;

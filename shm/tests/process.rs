@@ -1,6 +1,7 @@
 //! Two processes: the ring as it is used, and writers killed at any moment.
 //!
 //! The children are this binary's own ignored tests; see `common::spawn_child`.
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows those with an attribute")]
 
 mod common;
 
@@ -64,7 +65,7 @@ fn across_processes_nothing_is_torn_and_nothing_unaccounted() {
                 Read::Overrun { lost } => assert!(lost > 0),
                 Read::Empty => {
                     empties += 1;
-                    if empties % 64 == 0 {
+                    if empties.is_multiple_of(64) {
                         assert!(Instant::now() < deadline, "the writer is stuck");
                         let closed = reader.producer(tsc(), ticks_per_ms) == Producer::Closed;
                         if closed && reader.position() == count + 1 {
@@ -228,7 +229,9 @@ fn killed_writers_leave_whole_values_and_are_succeeded() {
         }
     }
     assert!(taken > 1000 && journaled > 100, "{taken} taken, {journaled} journaled");
-    println!("{KILLS} kills: {taken} records taken, {journaled} journaled, {torn_tails} torn tails");
+    println!(
+        "{KILLS} kills: {taken} records taken, {journaled} journaled, {torn_tails} torn tails"
+    );
 }
 
 /// A page's words are all the same number, and as many as it says; or it is stuck in a write.

@@ -1,8 +1,10 @@
 //! The ring through its public face, in one process.
+#![allow(clippy::unwrap_used, reason = "tests; the lint only knows those with an attribute")]
 
 mod common;
 
 use std::collections::VecDeque;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use common::{Record, SCHEMA, TestDir};
@@ -129,7 +131,10 @@ fn states_of_a_producer() {
     assert_eq!(reader.producer(born - 50, TICKS_PER_MS), Producer::Live { age_us: 0 });
     // It holds its lock, so it is suspect and never dead, however long it is silent.
     assert_eq!(reader.producer(later(60), TICKS_PER_MS), Producer::Suspect { age_us: 60_000 });
-    assert_eq!(reader.producer(later(60_000), TICKS_PER_MS), Producer::Suspect { age_us: 60_000_000 });
+    assert_eq!(
+        reader.producer(later(60_000), TICKS_PER_MS),
+        Producer::Suspect { age_us: 60_000_000 }
+    );
     reader.set_suspect_after_ms(100);
     assert!(reader.producer(later(99), TICKS_PER_MS).is_live());
 
@@ -157,6 +162,35 @@ fn states_of_a_producer() {
 
     second.close();
     assert_eq!(reader.producer(later(0), TICKS_PER_MS), Producer::Closed);
+}
+
+/// A producer that dies inside a slot: its mark stays for ever, and must not be waited for for ever.
+#[test]
+fn a_record_that_was_never_finished_is_not_taken() {
+    let dir = TestDir::new("unfinished");
+    let mut writer = writer(&dir, 4, 1);
+    let mut reader = reader(&dir);
+    for number in 1..=6 {
+        writer.publish(&Record::of(number));
+    }
+    drop(writer);
+    // Half of record 7, over record 3: the busy mark and some words.
+    let file = std::fs::File::options().write(true).open(dir.join("ring")).unwrap();
+    let slot = 4096 + (7 % 4) * 128;
+    file.write_all_at(&6_u64.to_le_bytes(), slot).unwrap();
+    file.write_all_at(&[0xee; 40], slot + 8).unwrap();
+    let late = tsc() + 100_000 * TICKS_PER_MS;
+    let dead = Producer::Dead { epoch: 1, last_seq: 6 };
+    assert_eq!(reader.producer(late, TICKS_PER_MS), dead);
+    // A reader that wants record 3 is told, and one that wants 7 gets nothing.
+    reader.seek(3);
+    assert_eq!(reader.poll(), Read::Overrun { lost: 1 });
+    for number in 4..=6 {
+        item(reader.poll()).check(number);
+    }
+    assert_eq!((reader.poll(), reader.lag()), (Read::Empty, 0));
+    let _heir = self::writer(&dir, 4, 1);
+    assert!(reader.reattach().unwrap());
 }
 
 #[test]

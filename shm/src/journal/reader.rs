@@ -67,11 +67,7 @@ impl<T: Payload> JournalReader<T> {
             let segment = match Segment::open(dir, number, false) {
                 Ok(segment) => segment,
                 // Released between listing and opening.
-                Err(JournalError::Shm(ShmError::Io { source, .. }))
-                    if source.kind() == io::ErrorKind::NotFound =>
-                {
-                    continue;
-                }
+                Err(error) if is_not_found(&error) => continue,
                 Err(error) => return Err(error),
             };
             match segment.header() {
@@ -200,12 +196,18 @@ impl<T: Payload> JournalReader<T> {
     /// A segment that is not there: not yet, or not any more.
     fn missing(&self, expected: u64) -> Result<Option<(Segment, SegmentHeader)>, JournalError> {
         match list_segments(&self.dir)?.into_iter().find(|&number| number > expected) {
-            None => Ok(None),
-            Some(found) => {
+            // The helper may have made both since we looked.
+            Some(found) if !segment_path(&self.dir, expected).exists() => {
                 Err(JournalError::SegmentMissing { dir: self.dir.clone(), expected, found })
             }
+            _ => Ok(None),
         }
     }
+}
+
+fn is_not_found(error: &JournalError) -> bool {
+    matches!(error, JournalError::Shm(ShmError::Io { source, .. })
+        if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// Checks that a segment continues the one before.
@@ -291,53 +293,7 @@ impl VerifyReport {
 ///
 /// An error means that nothing could be verified: no journal, another schema, or the kernel.
 pub fn verify(dir: &Path, schema_hash: u64) -> Result<VerifyReport, JournalError> {
-    let numbers = list_segments(dir)?;
-    let mut report = VerifyReport { chain_ok: true, ..VerifyReport::default() };
-    // All headers first, so that each segment knows its successor.
-    let mut used: Vec<(Segment, SegmentHeader)> = Vec::new();
-    let mut last_number = None;
-    for &number in &numbers {
-        if let Some(expected) = last_number.map(|last: u64| last + 1)
-            && number != expected
-        {
-            let dir = dir.to_owned();
-            report.fault(JournalError::SegmentMissing { dir, expected, found: number });
-        }
-        last_number = Some(number);
-        let segment = match Segment::open(dir, number, false) {
-            Ok(segment) => segment,
-            Err(fault @ JournalError::SegmentHeader { .. }) => {
-                report.fault(fault);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let state = segment.header();
-        let damage = match state {
-            HeaderState::Used(header) => {
-                check_schema(&segment, &header, schema_hash)?;
-                if report.prepared + report.unfinished == 0 {
-                    used.push((segment, header));
-                    continue;
-                }
-                "it is in use after one that is not"
-            }
-            HeaderState::Damaged(what) => what,
-            HeaderState::Prepared | HeaderState::Unfinished if !segment.is_blank() => {
-                "records follow a header that was never finished"
-            }
-            HeaderState::Prepared => {
-                report.prepared += 1;
-                continue;
-            }
-            HeaderState::Unfinished => {
-                report.unfinished += 1;
-                continue;
-            }
-        };
-        let path = segment.path().to_owned();
-        report.fault(JournalError::SegmentHeader { path, what: damage });
-    }
+    let (mut report, used) = survey(dir, schema_hash)?;
     let Some((_, first)) = used.first() else {
         return if report.faults.is_empty() {
             Err(JournalError::Missing { dir: dir.to_owned() })
@@ -354,6 +310,75 @@ pub fn verify(dir: &Path, schema_hash: u64) -> Result<VerifyReport, JournalError
         verify_segment(&mut report, segment, header, used.get(at + 1));
     }
     Ok(report)
+}
+
+/// Segments in use, with their headers, in order.
+type Used = Vec<(Segment, SegmentHeader)>;
+
+/// Reads all headers before any frame, so that each segment knows its successor.
+fn survey(dir: &Path, schema_hash: u64) -> Result<(VerifyReport, Used), JournalError> {
+    for last_try in [false, false, true] {
+        let mut report = VerifyReport { chain_ok: true, ..VerifyReport::default() };
+        let mut used = Used::new();
+        let mut overtaken = false;
+        let mut last_number = None;
+        for number in list_segments(dir)? {
+            if let Some(expected) = last_number.map(|last: u64| last + 1)
+                && number != expected
+            {
+                let dir = dir.to_owned();
+                report.fault(JournalError::SegmentMissing { dir, expected, found: number });
+            }
+            last_number = Some(number);
+            let segment = match Segment::open(dir, number, false) {
+                Ok(segment) => segment,
+                Err(fault @ JournalError::SegmentHeader { .. }) => {
+                    report.fault(fault);
+                    continue;
+                }
+                // Released between listing and opening, as only the oldest are.
+                Err(error) if is_not_found(&error) && used.is_empty() => {
+                    last_number = None;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let blank = segment.is_blank();
+            // After the frames: if a writer came there meanwhile, its header is complete by now.
+            let damage = match segment.header() {
+                HeaderState::Used(header) => {
+                    check_schema(&segment, &header, schema_hash)?;
+                    overtaken |= report.prepared + report.unfinished > 0;
+                    used.push((segment, header));
+                    continue;
+                }
+                HeaderState::Prepared if blank => {
+                    report.prepared += 1;
+                    continue;
+                }
+                HeaderState::Unfinished if blank => {
+                    report.unfinished += 1;
+                    continue;
+                }
+                HeaderState::Prepared | HeaderState::Unfinished => {
+                    "records follow a header that was never finished"
+                }
+                HeaderState::Damaged(what) => what,
+            };
+            let path = segment.path().to_owned();
+            report.fault(JournalError::SegmentHeader { path, what: damage });
+        }
+        if !overtaken {
+            return Ok((report, used));
+        }
+        // In use after one that is not: a live writer went on while we looked, or damage.
+        if last_try {
+            let what = "a segment that is not in use lies before others that are";
+            report.fault(JournalError::SegmentHeader { path: dir.to_owned(), what });
+            return Ok((report, used));
+        }
+    }
+    unreachable!("the last try returns")
 }
 
 /// Verifies the frames of one segment, and that the next continues it.

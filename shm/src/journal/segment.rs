@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use zerocopy::IntoBytes;
 
@@ -185,6 +185,9 @@ impl Segment {
         }
         // Release, partner: the Acquire load in `header`.
         cells[0].store(words[0], Ordering::Release);
+        // Release fence, partner: the Acquire fence in `frames_used`. Who sees any word of a frame sees
+        // the header that came before it.
+        fence(Ordering::Release);
     }
 
     pub(super) fn header(&self) -> HeaderState {
@@ -236,6 +239,8 @@ impl Segment {
         let words = self.map.words(HEADER_BYTES, self.frames * RECORD_WORDS);
         // Relaxed: a survey; frames that matter are read again with Acquire.
         let last = words.iter().rposition(|word| word.load(Ordering::Relaxed) != 0);
+        // Acquire fence, partner: the Release fence in `start`.
+        fence(Ordering::Acquire);
         last.map_or(0, |last| last / RECORD_WORDS + 1)
     }
 
