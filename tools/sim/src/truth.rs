@@ -1,7 +1,8 @@
 //! What each book really was: every BBO state and every level change of the last minutes.
 //!
-//! Invariant: the log holds every change since [`Truth::complete_from_ns`], in order, with strictly
-//! growing times; memory is bounded by time and by count. It speaks of the simulator's own book, never of
+//! Invariant: the log holds every change since [`Truth::complete_from_ns`], in order; each event has a later
+//! time than the one before, which its changes share. Memory is bounded by time and by count. It speaks of
+//! the simulator's own book, never of
 //! what a fault made of the messages.
 
 use std::collections::VecDeque;
