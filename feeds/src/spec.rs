@@ -178,6 +178,14 @@ pub enum MetadataError {
     Venue(String),
 }
 
+/// Reads a venue's metadata with a parser that recurses, after ours has bounded it.
+pub(crate) fn read_metadata<'a, T: serde::Deserialize<'a>>(
+    body: &'a mut [u8],
+) -> Result<T, MetadataError> {
+    crate::json::check(body).map_err(|error| MetadataError::Json(error.to_string()))?;
+    simd_json::serde::from_slice(body).map_err(|error| MetadataError::Json(error.to_string()))
+}
+
 /// Exponent of the amounts of an asset that is never a base, where prices and quantities are fine
 /// enough: the venues themselves keep 8 decimals of their dollars.
 const QUOTE_EXPONENT: u8 = 8;

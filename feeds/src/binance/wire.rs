@@ -23,6 +23,9 @@ pub const STREAMS_MAX: usize = 1_024;
 /// were safe in practice (XChange #4468). A quarter is left for pongs.
 pub const CONTROL_PER_SECOND_MILLI: u32 = 3_000;
 
+/// Connections a second and address, in thousandths: 300 in 5 minutes are allowed.
+pub const CONNECTS_PER_SECOND_MILLI: u32 = 900;
+
 /// Request weight a minute and address (read live from `rateLimits`; this is the documented value).
 pub const WEIGHT_PER_MINUTE: u64 = 6_000;
 
