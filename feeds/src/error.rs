@@ -3,6 +3,7 @@
 //! Invariant: a decoder returns a value or one of these, for any bytes; the caller asks only whose book
 //! is in doubt.
 
+use tandem_core::record::Reason;
 use tandem_core::units::DecimalError;
 
 use crate::json::JsonError;
@@ -30,6 +31,20 @@ pub enum DecodeError {
     Value(&'static str),
 }
 
+impl DecodeError {
+    /// Returns the doubt that a book is in after such a message.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            DecodeError::Px(DecimalError::Overflow { .. } | DecimalError::Inexact { .. })
+            | DecodeError::Qty(DecimalError::Overflow { .. } | DecimalError::Inexact { .. }) => {
+                Reason::Bounds
+            }
+            _ => Reason::Malformed,
+        }
+    }
+}
+
 /// A refused message, and whose book it was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
@@ -38,6 +53,14 @@ pub struct Fault {
     pub error: DecodeError,
     /// The one book it concerns; nothing where it may be any of the connection's.
     pub slot: Option<usize>,
+}
+
+impl Fault {
+    /// Returns the doubt that a book is in after such a message.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.error.reason()
+    }
 }
 
 impl<E: Into<DecodeError>> From<E> for Fault {

@@ -290,6 +290,13 @@ impl Books {
         }
     }
 
+    /// Cuts each side to its best `keep` levels without publishing; a snapshot follows.
+    pub fn truncate_quietly(&mut self, slot: usize, keep: usize) {
+        for side in Side::BOTH {
+            self.cells[slot].book.truncate(side, keep);
+        }
+    }
+
     /// Shows hidden levels where the window has room: the last thing of a message for this book.
     #[inline]
     pub fn refill(&mut self, slot: usize, update_id: u64) {

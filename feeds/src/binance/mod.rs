@@ -20,12 +20,11 @@ use std::ops::Range;
 
 use tandem_core::book::{Book, Level};
 use tandem_core::record::{BookState, Reason, TradingStatus, Venue, flag};
-use tandem_core::units::DecimalError;
 
 use self::decode::{Event, Levels, Span, decode, decode_snapshot};
 use self::sync::{DepthSync, OnDiff, OnSnapshot};
 use crate::audit::{Auditor, RestBook};
-use crate::error::{DecodeError, Fault};
+use crate::error::Fault;
 use crate::freshness::{LagChange, Silence};
 use crate::machine::{
     Action, CloseCause, Machine, MachineStats, Options, Position, Publish, Reply, Stamps,
@@ -425,7 +424,7 @@ impl Binance {
         self.stats.malformed += 1;
         match fault.slot {
             Some(slot) => {
-                let reason = reason_of(fault.error);
+                let reason = fault.reason();
                 self.cells[slot].sync.restart();
                 self.resync(slot, reason, head, out);
             }
@@ -449,7 +448,7 @@ impl Binance {
             Ok(id) => id,
             Err(error) => {
                 self.stats.malformed += 1;
-                let state = (BookState::Stale, reason_of(error));
+                let state = (BookState::Stale, error.reason());
                 self.books.doubt(slot, state, head, out);
                 return self.snapshot_again(slot, 0, now_ns);
             }
@@ -938,15 +937,4 @@ impl Machine for Binance {
 
 fn control_budget() -> Budget {
     Budget::bucket(wire::CONTROL_PER_SECOND_MILLI, 2)
-}
-
-/// Why a book is in doubt after a message that could not be read.
-fn reason_of(error: DecodeError) -> Reason {
-    match error {
-        DecodeError::Px(DecimalError::Overflow { .. } | DecimalError::Inexact { .. })
-        | DecodeError::Qty(DecimalError::Overflow { .. } | DecimalError::Inexact { .. }) => {
-            Reason::Bounds
-        }
-        _ => Reason::Malformed,
-    }
 }
