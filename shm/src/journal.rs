@@ -10,7 +10,7 @@
 //! seg-00000001.tj   header page · frame · frame · … · frame
 //! seg-00000002.tj   header page · frame · frame · 0 0 0 …        ◄─ the writer
 //! seg-00000003.tj   all zero: prepared ahead                      ◄─ its helper
-//! control           region: lock, epoch, heartbeat, position of the writer
+//! control           region: lock, epoch, heartbeat, next sequence of the writer
 //! released          latest page: how far the drain has made it durable
 //! ```
 //!
@@ -33,6 +33,8 @@ pub use writer::{JournalPosition, JournalSpec, JournalWriter};
 
 use crate::error::ShmError;
 use crate::latest::{LatestReader, LatestSpec, LatestWriter};
+use crate::payload::RECORD_BYTES;
+use crate::region::{Expect, Producer, RegionKind, RegionView};
 use crate::sys::fnv1a;
 
 /// Name of the control region in a journal's directory.
@@ -224,6 +226,50 @@ impl JournalRelease {
 #[must_use]
 pub fn read_released(dir: &Path) -> Option<(u64, u64)> {
     ReleasedPage::default().read(dir)
+}
+
+/// Watches a journal's writer from another process: whether it lives, and how far it is.
+#[derive(Debug)]
+pub struct JournalMonitor {
+    view: RegionView,
+}
+
+impl JournalMonitor {
+    /// Attaches to the control region, waiting for a writer that starts.
+    pub fn open(dir: &Path, schema_hash: u64, timeout: Duration) -> Result<Self, ShmError> {
+        let expect = Expect {
+            kind: RegionKind::Journal,
+            schema_hash: Some(schema_hash),
+            slot_bytes: Some(RECORD_BYTES as u32),
+            power_of_two: false,
+        };
+        Ok(Self { view: RegionView::open(dir, CONTROL, expect, timeout)? })
+    }
+
+    /// Judges the writer. For the slow path.
+    #[must_use]
+    pub fn producer(&self, now_tsc: u64, ticks_per_ms: u64) -> Producer {
+        self.view.producer(now_tsc, ticks_per_ms)
+    }
+
+    /// Returns the writer's next sequence as of its last beat: less what is durable, it is the lag.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.view.progress()
+    }
+
+    /// Returns which writer this is, counted from the first.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.view.epoch()
+    }
+
+    /// Moves to the control region of a resumed writer if there is one.
+    pub fn reattach(&mut self) -> Result<bool, ShmError> {
+        let Some(view) = self.view.reopen()? else { return Ok(false) };
+        self.view = view;
+        Ok(true)
+    }
 }
 
 /// The drain's page as the journal's writer sees it, across restarts of the drain.

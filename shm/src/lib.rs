@@ -32,8 +32,8 @@ pub mod wait;
 pub use clock::{Clock, ClockReader, ClockWriter, tsc};
 pub use error::ShmError;
 pub use journal::{
-    JournalError, JournalFull, JournalReader, JournalRelease, JournalSpec, JournalWriter,
-    VerifyReport, verify,
+    JournalError, JournalFull, JournalMonitor, JournalReader, JournalRelease, JournalSpec,
+    JournalWriter, VerifyReport, verify,
 };
 pub use latest::{LatestReader, LatestSpec, LatestWriter};
 pub use payload::{Payload, RECORD_BYTES, RECORD_WORDS};

@@ -1,7 +1,7 @@
 //! A ring in shared memory: one producer, any number of consumers, never any back-pressure.
 //!
 //! Invariant: the record of sequence `n` is in slot `n & mask` until `n + capacity` replaces it, and
-//! the slot protocol ([`slot`](crate::slot)) hands it out whole or not at all. A consumer that is lapped
+//! the slot protocol ([`slot`]) hands it out whole or not at all. A consumer that is lapped
 //! learns exactly how many records it lost: what it took plus what it lost is what was published.
 //! Consumers read owned copies; no reference into the ring escapes. The producer stores nothing but the
 //! slot per record: progress and counters go out with the heartbeat.

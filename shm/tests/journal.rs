@@ -12,8 +12,8 @@ use common::{Dice, Record, SCHEMA, TestDir};
 use proptest::prelude::*;
 use tandem_shm::journal::Frame;
 use tandem_shm::{
-    JournalError, JournalFull, JournalReader, JournalRelease, JournalSpec, JournalWriter,
-    VerifyReport, verify,
+    JournalError, JournalFull, JournalMonitor, JournalReader, JournalRelease, JournalSpec,
+    JournalWriter, Producer, VerifyReport, tsc, verify,
 };
 
 /// Two pages: a header and 32 frames.
@@ -152,7 +152,7 @@ fn a_live_journal_verifies_at_any_moment() {
         let dir = &*dir;
         let verifying = scope.spawn(move || {
             let mut last = 0;
-            for _ in 0..40 {
+            for _ in 0..20 {
                 let report = verify(dir, SCHEMA).unwrap();
                 assert!(report.is_sound(), "{:?}", report.faults);
                 assert!(report.last_seq >= last);
@@ -237,6 +237,27 @@ fn wait_until(condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "it did not happen");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+#[test]
+fn a_monitor_sees_the_writer_live_die_and_return() {
+    let dir = TestDir::new("monitor");
+    let mut writer = Writer::create(&dir, &spec()).unwrap();
+    let mut monitor = JournalMonitor::open(&dir, SCHEMA, Duration::ZERO).unwrap();
+    append(&mut writer, 7);
+    assert_eq!(monitor.next_seq(), 1, "lazy");
+    writer.beat(tsc());
+    assert_eq!((monitor.next_seq(), monitor.epoch()), (8, 1));
+    assert!(monitor.producer(tsc(), 2_600_000).is_live());
+    drop(writer);
+    let late = tsc() + (1 << 40);
+    assert_eq!(monitor.producer(late, 2_600_000), Producer::Dead { epoch: 1, last_seq: 7 });
+    let writer = Writer::resume(&dir, &spec()).unwrap();
+    assert_eq!(monitor.producer(late, 2_600_000), Producer::Superseded { epoch: 2 });
+    assert!(monitor.reattach().unwrap());
+    writer.close().unwrap();
+    assert_eq!(monitor.producer(late, 2_600_000), Producer::Closed);
+    assert_eq!(monitor.next_seq(), 8);
 }
 
 #[test]
