@@ -277,7 +277,8 @@ impl FeedTile {
             ..RingSpec::new(ring_name(&spec.name), spec.ring_slots, record_schema())
         };
         let ring = RingWriter::create(spec.dir, &ring_spec)?;
-        let entries = machine.instruments().len();
+        // One entry a book, and one that says up to where all of them are current.
+        let entries = machine.instruments().len() + 1;
         let words = page::words(spec.window);
         let latest_spec = LatestSpec {
             tag,
@@ -642,5 +643,7 @@ impl FeedTile {
             );
             self.latest.write(slot, &self.words);
         }
+        let last = self.machine.instruments().len();
+        self.latest.write(last, &[as_of_seq, u64::from(epoch)]);
     }
 }

@@ -1,0 +1,462 @@
+//! `journal`: list, show, count, check, import, export.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde::Serialize;
+use tandem_core::record::{Kind, Record, flag};
+use tandem_feeds::tile::record_schema;
+use tandem_shm::JournalReader;
+
+use super::{Done, Failure, Outcome, print, print_json};
+use crate::import;
+use crate::time::utc;
+
+/// What to do with a journal.
+#[derive(Subcommand, Debug)]
+pub enum JournalCommand {
+    /// Journals below a directory, with their segments.
+    #[command(after_help = "Example:
+  tandem journal ls /dev/shm")]
+    Ls {
+        /// Where to look.
+        #[arg(default_value = "/dev/shm")]
+        path: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows records.
+    #[command(after_help = "Examples:
+  tandem journal cat DIR --from 1000 --count 20
+  tandem journal cat DIR --kind opportunity --json")]
+    Cat {
+        /// Directory of the journal.
+        path: PathBuf,
+        /// First sequence.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// How many; 0 is all.
+        #[arg(long, default_value_t = 100)]
+        count: u64,
+        /// Only this kind, e.g. level, bbo, opportunity.
+        #[arg(long)]
+        kind: Option<String>,
+        /// As JSON, one object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Counts records by kind, with time span and rate.
+    #[command(after_help = "Example:
+  tandem journal stat DIR --json")]
+    Stat {
+        /// Directory of the journal.
+        path: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Checks every header, checksum, sequence and chain; exit 1 where anything is wrong.
+    #[command(after_help = "Example:
+  tandem journal verify DIR")]
+    Verify {
+        /// Directory of the journal.
+        path: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a journal of recordings (one JSON object a line, plain or gzip).
+    #[command(after_help = "Example:
+  tandem journal import --to DIR coinbase/tape.jsonl.gz kraken/tape.jsonl.gz")]
+    Import {
+        /// Recordings.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Directory of the new journal.
+        #[arg(long)]
+        to: PathBuf,
+        /// Taker fee on every leg.
+        #[arg(long, default_value_t = 0)]
+        taker_fee_ppm: i32,
+        /// Smallest net edge.
+        #[arg(long, default_value_t = 0)]
+        edge_min_ppm: i32,
+        /// Slippage buffer per leg.
+        #[arg(long, default_value_t = 0)]
+        slippage_ppm: i32,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copies a journal to disk, or writes its records as JSON lines or CSV.
+    #[command(after_help = "Examples:
+  tandem journal export DIR --to /var/lib/tandem/2026-11-22            segments as they are
+  tandem journal export DIR --to records.csv --format csv")]
+    Export {
+        /// Directory of the journal.
+        path: PathBuf,
+        /// Directory (segments) or file (jsonl, csv) to make; it must not exist.
+        #[arg(long)]
+        to: PathBuf,
+        /// segments, jsonl or csv.
+        #[arg(long, default_value = "segments")]
+        format: String,
+    },
+}
+
+/// A record as JSON and CSV show it.
+#[derive(Serialize)]
+struct RecordText {
+    seq: u64,
+    kind: String,
+    output: bool,
+    last: bool,
+    part: u8,
+    venue: String,
+    instrument: u16,
+    epoch: u16,
+    data: [i64; 4],
+    update_id: u64,
+    venue_ts_ns: i64,
+    recv_ts_ns: i64,
+    engine_ts_ns: i64,
+    conn: u32,
+    ring: u16,
+    ring_seq: u64,
+}
+
+fn kind_name(record: &Record) -> String {
+    record.kind().map_or_else(
+        || format!("unknown-{}", record.kind),
+        |kind| format!("{kind:?}").to_lowercase(),
+    )
+}
+
+impl RecordText {
+    fn new(record: &Record) -> RecordText {
+        let venue = tandem_core::record::Venue::from_tag(record.venue);
+        RecordText {
+            seq: record.seq,
+            kind: kind_name(record),
+            output: record.has(flag::OUTPUT),
+            last: record.has(flag::LAST),
+            part: record.part,
+            venue: venue.map_or("-", |venue| venue.name()).to_owned(),
+            instrument: record.instrument,
+            epoch: record.epoch,
+            data: record.data,
+            update_id: record.update_id,
+            venue_ts_ns: record.venue_ts_ns,
+            recv_ts_ns: record.recv_ts_ns,
+            engine_ts_ns: record.engine_ts_ns,
+            conn: record.conn,
+            ring: record.ring,
+            ring_seq: record.ring_seq,
+        }
+    }
+}
+
+/// `tandem journal …`.
+pub fn run(command: &JournalCommand) -> Done {
+    match command {
+        JournalCommand::Ls { path, json } => ls(path, *json),
+        JournalCommand::Cat { path, from, count, kind, json } => {
+            cat(path, *from, *count, kind.as_deref(), *json)
+        }
+        JournalCommand::Stat { path, json } => stat(path, *json),
+        JournalCommand::Verify { path, json } => verify(path, *json),
+        JournalCommand::Import { files, to, taker_fee_ppm, edge_min_ppm, slippage_ppm, json } => {
+            let fees = import::Fees {
+                taker_fee_ppm: *taker_fee_ppm,
+                edge_min_ppm: *edge_min_ppm,
+                slippage_ppm: *slippage_ppm,
+            };
+            let report = import::import(files, to, fees).map_err(Failure::failed)?;
+            if *json {
+                print_json(&report);
+            } else {
+                print(format_args!(
+                    "{} messages, {} records, opportunities: {} cross-venue, {} triangular, {} cross-quote",
+                    report.messages,
+                    report.records,
+                    report.opportunities[0],
+                    report.opportunities[1],
+                    report.opportunities[2],
+                ));
+            }
+            Ok(Outcome::Ok)
+        }
+        JournalCommand::Export { path, to, format } => export(path, to, format),
+    }
+}
+
+fn open(path: &Path) -> Result<JournalReader<Record>, Failure> {
+    JournalReader::open(path, record_schema()).map_err(Failure::unreachable)
+}
+
+#[derive(Serialize)]
+struct Listed {
+    path: PathBuf,
+    segments: u64,
+    bytes: u64,
+}
+
+fn ls(path: &Path, json: bool) -> Done {
+    let mut found = Vec::new();
+    find(path, 0, &mut found);
+    if json {
+        print_json(&found);
+    } else {
+        for journal in &found {
+            print(format_args!(
+                "{:>4} segments {:>12} bytes  {}",
+                journal.segments,
+                journal.bytes,
+                journal.path.display()
+            ));
+        }
+    }
+    Ok(Outcome::Ok)
+}
+
+/// Looks three levels deep: `/dev/shm`, a run, its journal.
+fn find(path: &Path, depth: usize, found: &mut Vec<Listed>) {
+    let Ok(entries) = fs::read_dir(path) else { return };
+    let (mut segments, mut bytes, mut folders) = (0, 0, Vec::new());
+    for entry in entries.flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if meta.is_dir() {
+            folders.push(entry.path());
+        } else if name.starts_with("seg-") && name.ends_with(".tj") {
+            segments += 1;
+            bytes += meta.len();
+        }
+    }
+    if segments != 0 {
+        found.push(Listed { path: path.to_owned(), segments, bytes });
+    }
+    if depth < 3 {
+        folders.sort();
+        folders.iter().for_each(|folder| find(folder, depth + 1, found));
+    }
+}
+
+fn cat(path: &Path, from: u64, count: u64, kind: Option<&str>, json: bool) -> Done {
+    if let Some(kind) = kind
+        && !Kind::ALL.iter().any(|known| format!("{known:?}").to_lowercase() == kind)
+    {
+        let known: Vec<String> =
+            Kind::ALL.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
+        return Err(Failure::usage(format!("--kind {kind}: known are {}", known.join(", "))));
+    }
+    let mut reader = JournalReader::<Record>::open_from(path, record_schema(), from)
+        .map_err(Failure::unreachable)?;
+    let mut shown = 0;
+    while let Some(record) = reader.next().map_err(Failure::failed)? {
+        if kind.is_some_and(|kind| kind_name(&record) != kind) {
+            continue;
+        }
+        let text = RecordText::new(&record);
+        if json {
+            print_json(&text);
+        } else {
+            print(format_args!(
+                "{:>9} {} {:<16} {:<8} {:>5} {}{} {:?} id {}",
+                text.seq,
+                utc(text.engine_ts_ns),
+                text.kind,
+                text.venue,
+                if text.instrument == u16::MAX {
+                    "-".to_owned()
+                } else {
+                    text.instrument.to_string()
+                },
+                if text.output { "out" } else { "in " },
+                if text.last { " last" } else { "" },
+                text.data,
+                text.update_id,
+            ));
+        }
+        shown += 1;
+        if shown == count {
+            break;
+        }
+    }
+    Ok(Outcome::Ok)
+}
+
+#[derive(Default, Serialize)]
+struct Stat {
+    records: u64,
+    inputs: u64,
+    outputs: u64,
+    first: String,
+    last: String,
+    seconds: f64,
+    records_per_second: f64,
+    kinds: BTreeMap<String, u64>,
+}
+
+fn stat(path: &Path, json: bool) -> Done {
+    let mut reader = open(path)?;
+    let (mut stat, mut first_ns, mut last_ns) = (Stat::default(), 0, 0);
+    while let Some(record) = reader.next().map_err(Failure::failed)? {
+        stat.records += 1;
+        if record.has(flag::OUTPUT) {
+            stat.outputs += 1;
+        } else {
+            stat.inputs += 1;
+        }
+        *stat.kinds.entry(kind_name(&record)).or_default() += 1;
+        if record.engine_ts_ns != 0 {
+            if first_ns == 0 {
+                first_ns = record.engine_ts_ns;
+            }
+            last_ns = record.engine_ts_ns;
+        }
+    }
+    (stat.first, stat.last) = (utc(first_ns), utc(last_ns));
+    stat.seconds = (last_ns - first_ns) as f64 / 1e9;
+    stat.records_per_second = stat.records as f64 / stat.seconds.max(1e-9);
+    if json {
+        print_json(&stat);
+    } else {
+        print(format_args!(
+            "{} records ({} in, {} out) from {} to {}: {:.1} s, {:.0} a second",
+            stat.records,
+            stat.inputs,
+            stat.outputs,
+            stat.first,
+            stat.last,
+            stat.seconds,
+            stat.records_per_second
+        ));
+        for (kind, count) in &stat.kinds {
+            print(format_args!("{kind:<18} {count:>12}"));
+        }
+    }
+    Ok(Outcome::Ok)
+}
+
+#[derive(Serialize)]
+struct Verified {
+    ok: bool,
+    uuid: String,
+    segments: u64,
+    records: u64,
+    first_seq: u64,
+    last_seq: u64,
+    bytes: u64,
+    chain_ok: bool,
+    torn_tail: Option<u64>,
+    faults: Vec<String>,
+    fault_count: u64,
+}
+
+fn verify(path: &Path, json: bool) -> Done {
+    let report = tandem_shm::verify(path, record_schema()).map_err(Failure::unreachable)?;
+    let verified = Verified {
+        ok: report.is_sound(),
+        uuid: format!("{:032x}", report.uuid),
+        segments: report.segments,
+        records: report.records,
+        first_seq: report.first_seq,
+        last_seq: report.last_seq,
+        bytes: report.bytes,
+        chain_ok: report.chain_ok,
+        torn_tail: report.torn_tail.map(|torn| torn.seq),
+        faults: report.faults.iter().map(ToString::to_string).collect(),
+        fault_count: report.fault_count,
+    };
+    if json {
+        print_json(&verified);
+    } else {
+        print(format_args!(
+            "{}: {} records ({} to {}) in {} segments, {} bytes, chain {}",
+            if verified.ok { "sound" } else { "NOT SOUND" },
+            verified.records,
+            verified.first_seq,
+            verified.last_seq,
+            verified.segments,
+            verified.bytes,
+            if verified.chain_ok { "whole" } else { "BROKEN" },
+        ));
+        if let Some(seq) = verified.torn_tail {
+            print(format_args!(
+                "the append of record {seq} was cut short; nothing before it is lost"
+            ));
+        }
+        verified.faults.iter().for_each(print);
+    }
+    Ok(if verified.ok { Outcome::Ok } else { Outcome::Failed })
+}
+
+fn export(path: &Path, to: &Path, format: &str) -> Done {
+    let io = |error: std::io::Error| Failure::failed(format!("{}: {error}", to.display()));
+    if to.exists() {
+        return Err(Failure::usage(format!("{} exists already; name a new one", to.display())));
+    }
+    if !["segments", "jsonl", "csv"].contains(&format) {
+        return Err(Failure::usage(format!("--format {format}: write segments, jsonl or csv")));
+    }
+    let mut reader = open(path)?;
+    if format == "segments" {
+        // Made whole under another name first: a copy that was cut short is never taken for a journal.
+        let partial = to.with_extension("partial");
+        fs::create_dir_all(&partial).map_err(io)?;
+        for entry in fs::read_dir(path).map_err(io)?.flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with("seg-") {
+                fs::copy(entry.path(), partial.join(&name)).map_err(io)?;
+            }
+        }
+        fs::rename(&partial, to).map_err(io)?;
+        return Ok(Outcome::Ok);
+    }
+    let mut file = BufWriter::new(File::create(to).map_err(io)?);
+    if format == "csv" {
+        writeln!(
+            file,
+            "seq,kind,output,last,part,venue,instrument,epoch,data0,data1,data2,data3,update_id,\
+             venue_ts_ns,recv_ts_ns,engine_ts_ns,conn,ring,ring_seq"
+        )
+        .map_err(io)?;
+    }
+    while let Some(record) = reader.next().map_err(Failure::failed)? {
+        let t = RecordText::new(&record);
+        if format == "jsonl" {
+            let text = serde_json::to_string(&t).map_err(Failure::failed)?;
+            writeln!(file, "{text}").map_err(io)?;
+        } else {
+            let [a, b, c, d] = t.data;
+            writeln!(
+                file,
+                "{},{},{},{},{},{},{},{},{a},{b},{c},{d},{},{},{},{},{},{},{}",
+                t.seq,
+                t.kind,
+                t.output,
+                t.last,
+                t.part,
+                t.venue,
+                t.instrument,
+                t.epoch,
+                t.update_id,
+                t.venue_ts_ns,
+                t.recv_ts_ns,
+                t.engine_ts_ns,
+                t.conn,
+                t.ring,
+                t.ring_seq
+            )
+            .map_err(io)?;
+        }
+    }
+    file.flush().map_err(io)?;
+    Ok(Outcome::Ok)
+}

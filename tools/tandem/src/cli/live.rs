@@ -1,0 +1,130 @@
+//! `status`, and the demo's report for people.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tandem_feeds::tile::metric as feed_metric;
+
+use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
+use crate::demo::{Percentiles, Report, RunStats};
+use crate::engine_tile::metric;
+
+#[derive(Serialize)]
+struct Status {
+    ok: bool,
+    mode: String,
+    journal_seq: i64,
+    journal_full: bool,
+    opportunities_open: i64,
+    halts: u64,
+    rejected: u64,
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// `tandem status`.
+pub fn status(config: &ConfigArg, json: bool) -> Done {
+    let config = config.load()?;
+    let within = Duration::from_millis(200);
+    let stats = RunStats::open(&config, within).map_err(Failure::unreachable)?;
+    let before = stats.engine();
+    std::thread::sleep(Duration::from_millis(100));
+    let engine = stats.engine();
+    let interval = engine.since(&before);
+    let report = stats.report();
+    let counter = |name| engine.counter(name).unwrap_or(0);
+    let journal_full = interval.counter(metric::JOURNAL_FULL).unwrap_or(0) != 0;
+    let alive = interval.counter(metric::RECORDS).unwrap_or(0) != 0;
+    let in_sync = report.venues.values().all(|venue| venue.books_in_sync == venue.books);
+    let status = Status {
+        ok: in_sync && alive && !journal_full,
+        mode: config.run.mode.name().to_owned(),
+        journal_seq: engine.gauge(metric::JOURNAL_SEQ).unwrap_or(0),
+        journal_full,
+        opportunities_open: engine.gauge(metric::OPEN).unwrap_or(0),
+        halts: counter(metric::HALTS),
+        rejected: counter(metric::REJECTED),
+        report,
+    };
+    if json {
+        print_json(&status);
+    } else {
+        print(format_args!(
+            "{} · engine {} · journal at {}{}",
+            if status.ok { "OK" } else { "NOT OK" },
+            if alive { "running" } else { "NOT RUNNING" },
+            status.journal_seq,
+            if journal_full { " (FULL: no input is taken)" } else { "" },
+        ));
+        print_venues(&status.report);
+        print(format_args!(
+            "opportunities {} ({} open) · denials {} · halts {} · overruns {} · gaps {} · rejected {}",
+            status.report.opportunities.total,
+            status.opportunities_open,
+            status.report.denials,
+            status.halts,
+            status.report.losses.overruns,
+            status.report.losses.gaps,
+            status.rejected,
+        ));
+        for (venue, feed) in stats.feeds() {
+            let counter = |name| feed.counter(name).unwrap_or(0);
+            print(format_args!(
+                "{}: connects {} · lost {} · REST {} ({} failed) · checksums {} ok, {} bad · malformed {}",
+                venue.name(),
+                counter(feed_metric::CONNECTS),
+                counter(feed_metric::DISCONNECTS),
+                counter(feed_metric::REQUESTS),
+                counter(feed_metric::REQUESTS_FAILED),
+                counter(feed_metric::CHECKSUM_OK),
+                counter(feed_metric::CHECKSUM_BAD),
+                counter(feed_metric::MALFORMED),
+            ));
+        }
+    }
+    Ok(if status.ok { Outcome::Ok } else { Outcome::Failed })
+}
+
+fn print_venues(report: &Report) {
+    for (name, venue) in &report.venues {
+        print(format_args!(
+            "{name:<9} {:>3} of {:>3} books in sync · {} messages · {} resyncs · {} gaps",
+            venue.books_in_sync, venue.books, venue.messages, venue.resyncs, venue.gaps
+        ));
+    }
+}
+
+/// Prints a demo's report for people.
+pub fn print_demo(report: &Report) {
+    print(format_args!("\n{} seconds in mode {}:", report.seconds.round(), report.mode));
+    print_venues(report);
+    let o = &report.opportunities;
+    print(format_args!(
+        "{} opportunities: {} cross-venue, {} triangular, {} cross-quote; {} candidates denied",
+        o.total, o.cross_venue, o.triangular, o.cross_quote, report.denials
+    ));
+    let stage = |name: &str, p: &Percentiles| {
+        print(format_args!(
+            "{name:<17} p50 {:>9} ns · p99 {:>9} ns · p99.9 {:>9} ns · max {:>10} ns · {} times",
+            p.p50, p.p99, p.p999, p.max, p.count
+        ));
+    };
+    stage("decode", &report.latency_ns.decode);
+    stage("ring", &report.latency_ns.ring);
+    stage("detect", &report.latency_ns.detect);
+    stage("wire to decision", &report.latency_ns.wire_to_decision);
+    print(format_args!(
+        "lost: {} overruns, {} gaps\njournal: {} records in {} segments at {}",
+        report.losses.overruns,
+        report.losses.gaps,
+        report.journal.records,
+        report.journal.segments,
+        report.journal.path.display(),
+    ));
+    print(format_args!(
+        "replay: {} ({} records, {} a second)",
+        if report.replay.identical { "identical, byte for byte" } else { "DIFFERENT" },
+        report.replay.records,
+        report.replay.records_per_second,
+    ));
+}

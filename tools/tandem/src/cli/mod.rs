@@ -1,0 +1,452 @@
+//! The command line.
+//!
+//! Invariant: every reading command has `--json`; exit codes are 0 ok, 1 failed check, 2 usage,
+//! 3 unreachable, 4 refused for safety, 5 partial.
+
+pub mod books;
+pub mod journal;
+pub mod latency;
+pub mod live;
+pub mod opportunities;
+pub mod roles;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::demo;
+
+/// What a command ended with.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As asked.
+    Ok,
+    /// Done, and what was checked is not right.
+    Failed,
+    /// Only part of what was asked could be done.
+    Partial,
+}
+
+/// Why a command could not be done: the exit code and what to tell.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    /// A check that failed.
+    #[must_use]
+    pub fn failed(error: impl std::fmt::Display) -> Failure {
+        Failure { code: 1, text: error.to_string() }
+    }
+
+    /// Used wrongly: arguments, configuration.
+    #[must_use]
+    pub fn usage(error: impl std::fmt::Display) -> Failure {
+        Failure { code: 2, text: error.to_string() }
+    }
+
+    /// A process, a file or a venue that is not there.
+    #[must_use]
+    pub fn unreachable(error: impl std::fmt::Display) -> Failure {
+        Failure { code: 3, text: error.to_string() }
+    }
+}
+
+/// What a command gives.
+pub type Done = Result<Outcome, Failure>;
+
+/// Finds and trades price differences between crypto spot venues.
+#[derive(Parser)]
+#[command(
+    name = "tandem",
+    version,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  tandem demo --for 30s              simulated venues and everything else, no keys
+  tandem config check                is deploy/tandem.toml right?
+  tandem up                          run every tile of the configuration
+  tandem status                      is everything in sync?
+  tandem opportunities --last 20     what was found
+  tandem replay --verify /dev/shm/tandem/journal
+
+Exit codes: 0 ok, 1 failed check, 2 usage, 3 unreachable, 4 refused for safety, 5 partial."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArg {
+    /// Configuration file.
+    #[arg(long, default_value = "deploy/tandem.toml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+impl ConfigArg {
+    /// Reads the file.
+    pub fn load(&self) -> Result<Config, Failure> {
+        Config::load(&self.config).map_err(Failure::usage)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Simulated venues and everything else, in one command.
+    #[command(after_help = "Examples:
+  tandem demo --for 30s
+  tandem demo --for 2m --seed 7 --json")]
+    Demo {
+        /// How long to run once all books are in sync: 30s, 2m, 1h.
+        #[arg(long = "for", default_value = "30s", value_parser = duration)]
+        run_for: Duration,
+        /// Seed of the simulated market.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Directory of the run; default: a new one below /dev/shm.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Print the report as one JSON object, last.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Simulated venues alone: Binance, Coinbase and Kraken on loopback.
+    #[command(after_help = "Examples:
+  tandem sim                               prints the addresses and runs until interrupted
+  tandem sim --config sim.json --seed 7
+  tandem sim --capture coinbase.jsonl.gz --capture kraken.jsonl.gz --pace 4")]
+    Sim(roles::SimArgs),
+    /// One venue's feed tile.
+    #[command(after_help = "Example:
+  tandem feed binance --config deploy/tandem.toml")]
+    Feed {
+        /// binance, coinbase or kraken.
+        venue: String,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// The engine tile.
+    #[command(after_help = "Example:
+  tandem engine --config deploy/tandem.toml")]
+    Engine {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Every tile of the configuration, each a process, kept alive.
+    #[command(after_help = "Example:
+  tandem up --config deploy/tandem.toml")]
+    Up {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Whether everything is in sync, and what was counted.
+    #[command(after_help = "Example:
+  tandem status --json")]
+    Status {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The books of a running system, or those that recordings give.
+    #[command(after_help = "Examples:
+  tandem books                             best prices of every venue, side by side
+  tandem books --depth 10 --json
+  tandem books data/captures/kraken/*.jsonl.gz --json")]
+    Books(books::BooksArgs),
+    /// The opportunities in a journal.
+    #[command(after_help = "Examples:
+  tandem opportunities                     of the configured run, the last 20
+  tandem opportunities --journal DIR --kind cross_quote --json
+  tandem opportunities --denials")]
+    Opportunities(opportunities::OpportunitiesArgs),
+    /// The latency histograms of a running system.
+    #[command(after_help = "Examples:
+  tandem latency                           since the start
+  tandem latency --for 5s                  of the next five seconds
+  tandem latency --export hist.hlog        what HdrHistogram's own tools read")]
+    Latency(latency::LatencyArgs),
+    /// Journals: list, show, check, import, export.
+    Journal {
+        #[command(subcommand)]
+        command: journal::JournalCommand,
+    },
+    /// A journal through the engine again.
+    #[command(after_help = "Example:
+  tandem replay --verify /dev/shm/tandem/journal")]
+    Replay {
+        /// Directory of the journal.
+        path: PathBuf,
+        /// Compare every output record; exit 0 only if all are identical.
+        #[arg(long)]
+        verify: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The configuration: check, show, explain.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Reads the file and says what is wrong with it.
+    #[command(after_help = "Example:
+  tandem config check --config deploy/tandem.toml")]
+    Check {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints what the file says, defaults filled in.
+    #[command(after_help = "Example:
+  tandem config show --json")]
+    Show {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// As JSON instead of TOML.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Explains a key, or all of them.
+    #[command(after_help = "Examples:
+  tandem config explain
+  tandem config explain edge_min_ppm")]
+    Explain {
+        /// The key, e.g. edge_min_ppm.
+        key: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Reads `30s`, `500ms`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let wrong = || format!("`{text}` is no duration: write 500ms, 30s, 2m or 1h");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let ms = match unit {
+        "ms" => number,
+        "s" => number.saturating_mul(1_000),
+        "m" => number.saturating_mul(60_000),
+        "h" => number.saturating_mul(3_600_000),
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_millis(ms))
+}
+
+/// Prints a line; a reader that went away (`| head`) is no error of ours.
+pub fn print(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints a value as JSON.
+pub fn print_json(value: &impl serde::Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => print(text),
+        Err(error) => eprintln!("tandem: this report is no JSON: {error}"),
+    }
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TANDEM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match dispatch(Cli::parse().command) {
+        Ok(Outcome::Ok) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(1),
+        Ok(Outcome::Partial) => ExitCode::from(5),
+        Err(failure) => {
+            eprintln!("tandem: {}", failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Done {
+    match command {
+        Command::Demo { run_for, seed, dir, json } => demo_command(run_for, seed, dir, json),
+        Command::Sim(args) => roles::sim(&args),
+        Command::Feed { venue, config } => roles::feed(&config, &venue),
+        Command::Engine { config } => roles::engine(&config),
+        Command::Up { config } => roles::up(&config),
+        Command::Status { config, json } => live::status(&config, json),
+        Command::Books(args) => books::run(&args),
+        Command::Opportunities(args) => opportunities::run(&args),
+        Command::Latency(args) => latency::run(&args),
+        Command::Journal { command } => journal::run(&command),
+        Command::Replay { path, verify: _, json } => replay_command(&path, json),
+        Command::Config { command } => config_command(&command),
+    }
+}
+
+fn demo_command(run_for: Duration, seed: u64, dir: Option<PathBuf>, json: bool) -> Done {
+    let dir = dir
+        .unwrap_or_else(|| PathBuf::from(format!("/dev/shm/tandem-demo-{}", std::process::id())));
+    let options = demo::Options { run_for, seed, dir, quiet: false };
+    let report = demo::run(&options).map_err(Failure::failed)?;
+    if json {
+        print_json(&report);
+    } else {
+        live::print_demo(&report);
+    }
+    Ok(if report.is_good() { Outcome::Ok } else { Outcome::Failed })
+}
+
+fn replay_command(path: &Path, json: bool) -> Done {
+    let report = crate::replay::verify(path).map_err(Failure::unreachable)?;
+    if json {
+        print_json(&report);
+    } else {
+        print(format_args!(
+            "{} records, {} outputs in {} runs: {}\ndigest {}\n{} records per second",
+            report.records,
+            report.outputs,
+            report.runs,
+            if report.identical { "identical" } else { "DIFFERENT" },
+            report.digest,
+            report.records_per_second,
+        ));
+        if let Some(first) = &report.first_difference {
+            print(format_args!(
+                "{} differences, the first at record {}\n  journal: {}\n  replay:  {}",
+                report.differences,
+                first.seq,
+                first.journaled.as_deref().unwrap_or("(nothing)"),
+                first.replayed.as_deref().unwrap_or("(nothing)"),
+            ));
+        }
+    }
+    Ok(if report.identical { Outcome::Ok } else { Outcome::Failed })
+}
+
+/// The file with every key explained.
+const EXPLAINED: &str = include_str!("../../../../deploy/tandem.toml");
+
+/// One key of the configuration, explained.
+#[derive(serde::Serialize)]
+struct Explained {
+    section: String,
+    key: String,
+    example: String,
+    text: String,
+}
+
+fn explained() -> Vec<Explained> {
+    let (mut all, mut section, mut text) = (Vec::new(), String::new(), Vec::new());
+    for line in EXPLAINED.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+            text.clear();
+        } else if let Some((key, example)) = line.trim_start_matches("# ").split_once(" = ")
+            && !key.contains(' ')
+        {
+            let (section, key) = (section.clone(), key.to_owned());
+            all.push(Explained { section, key, example: example.to_owned(), text: text.join(" ") });
+            text.clear();
+        } else if let Some(comment) = line.strip_prefix("# ") {
+            text.push(comment.to_owned());
+        } else {
+            text.clear();
+        }
+    }
+    all
+}
+
+fn config_command(command: &ConfigCommand) -> Done {
+    match command {
+        ConfigCommand::Check { config, json } => {
+            let loaded = Config::load(&config.config);
+            match (&loaded, json) {
+                (Ok(_), true) => print_json(&serde_json::json!({ "ok": true })),
+                (Ok(_), false) => print(format_args!("{}: ok", config.config.display())),
+                (Err(error), true) => {
+                    print_json(&serde_json::json!({ "ok": false, "error": error.to_string() }));
+                }
+                (Err(error), false) => eprintln!("tandem: {error}"),
+            }
+            Ok(if loaded.is_ok() { Outcome::Ok } else { Outcome::Failed })
+        }
+        ConfigCommand::Show { config, json } => {
+            let config = config.load()?;
+            if *json {
+                print_json(&config);
+            } else {
+                print(toml::to_string(&config).map_err(Failure::failed)?);
+            }
+            Ok(Outcome::Ok)
+        }
+        ConfigCommand::Explain { key, json } => {
+            let mut all = explained();
+            if let Some(key) = key {
+                all.retain(|explained| explained.key == *key && !explained.text.is_empty());
+                if all.is_empty() {
+                    return Err(Failure::usage(format!(
+                        "`{key}` is no key of the configuration; `tandem config explain` lists all"
+                    )));
+                }
+            }
+            if *json {
+                print_json(&all);
+            } else {
+                for explained in &all {
+                    print(format_args!(
+                        "[{}] {} = {}\n    {}",
+                        explained.section, explained.key, explained.example, explained.text
+                    ));
+                }
+            }
+            Ok(Outcome::Ok)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("30").is_err() && duration("s").is_err() && duration("-1s").is_err());
+    }
+
+    #[test]
+    fn every_key_is_explained() {
+        let all = explained();
+        assert!(40 < all.len());
+        for section in ["run", "engine", "journal", "venue.binance"] {
+            for explained in all.iter().filter(|e| e.section == section) {
+                let own = !explained.text.is_empty();
+                let before = all.iter().any(|e| e.key == explained.key && !e.text.is_empty());
+                assert!(own || before || explained.key == "rest_url", "{}", explained.key);
+            }
+        }
+    }
+}

@@ -1,0 +1,572 @@
+//! The engine tile: rings in, journal out.
+//!
+//! Invariant: what the engine consumed and what it put out stand in the journal in exactly that order,
+//! with the engine's time in each record; so the journal replays to the same bytes. Nothing is consumed
+//! that the journal has no room for. After an overrun or a restart of a feed its books are doubted first
+//! and then taken over from its latest page, without the network.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tandem_core::engine::{Engine, OUTBOX_RECORDS, gap};
+use tandem_core::episode::Outbox;
+use tandem_core::record::{Kind, Reason, Record, Venue, flag};
+use tandem_feeds::page::{self, Page};
+use tandem_feeds::tile::{page_name, page_schema, record_schema, ring_name};
+use tandem_shm::{
+    Clock, ClockReader, CounterHandle, GaugeHandle, HistogramHandle, JournalError, JournalSpec,
+    JournalWriter, LatestReader, Metric, Producer, Read, RingReader, ShmError, StatsWriter, Waiter,
+    tsc,
+};
+
+use crate::config::Config;
+use crate::table::{self, Table, TableError};
+use crate::time::now_ns;
+
+/// Records taken from one ring before the next one has its turn.
+const RECORDS_PER_TURN: usize = 1_024;
+/// Between two looks at the feeds' life.
+const WATCH_NS: i64 = 5_000_000;
+/// Room in the journal that is kept free: the largest step's outputs and its input.
+const ROOM_MIN: usize = OUTBOX_RECORDS + 64;
+/// How long a tile waits for the feeds to appear at start.
+const ATTACH: Duration = Duration::from_secs(30);
+/// Name of the engine's stats.
+pub const STATS: &str = "engine_stats";
+/// Name of the clock page.
+pub const CLOCK: &str = "clock";
+
+/// Names of the engine's metrics.
+pub mod metric {
+    /// Records consumed.
+    pub const RECORDS: &str = "engine_record_total";
+    /// Batches decided.
+    pub const BATCHES: &str = "engine_batch_total";
+    /// Candidates walked exactly.
+    pub const EVALUATIONS: &str = "engine_evaluation_total";
+    /// Opportunities opened, by kind.
+    pub const OPPORTUNITIES: [&str; 3] = [
+        "engine_opportunity_cross_venue_total",
+        "engine_opportunity_triangular_total",
+        "engine_opportunity_cross_quote_total",
+    ];
+    /// Candidates denied.
+    pub const DENIALS: &str = "engine_denial_total";
+    /// Instruments halted for an unbelievable edge.
+    pub const HALTS: &str = "engine_halt_total";
+    /// Records that made no sense.
+    pub const REJECTED: &str = "engine_rejected_total";
+    /// Overruns of a ring.
+    pub const OVERRUNS: &str = "engine_overrun_total";
+    /// Records lost in overruns.
+    pub const LOST: &str = "engine_lost_total";
+    /// Gaps told to the engine: overruns, dead feeds, full journal.
+    pub const GAPS: &str = "engine_gap_total";
+    /// Turns without room in the journal.
+    pub const JOURNAL_FULL: &str = "engine_journal_full_total";
+    /// Opportunities open now.
+    pub const OPEN: &str = "engine_opportunity_open_count";
+    /// Next sequence of the journal.
+    pub const JOURNAL_SEQ: &str = "engine_journal_seq";
+    /// From publishing to taking, ns.
+    pub const RING_NS: &str = "engine_ring_ns";
+    /// One decision at the end of a batch, ns.
+    pub const DETECT_NS: &str = "engine_detect_ns";
+    /// From the read's return at the socket to the decision, ns.
+    pub const WIRE_NS: &str = "engine_wire_to_decision_ns";
+    /// From the kernel's receive stamp to the decision, ns.
+    pub const KERNEL_NS: &str = "engine_kernel_to_decision_ns";
+}
+
+/// Why the engine tile stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineTileError {
+    /// Shared memory.
+    #[error(transparent)]
+    Shm(#[from] ShmError),
+    /// Journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Instruments or parameters.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Files.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// One feed as the engine sees it.
+struct Source {
+    venue: Venue,
+    index: u16,
+    ring: RingReader<Record>,
+    pages: LatestReader,
+    /// By id: ring records up to this sequence are in the page that was taken over.
+    skip: Vec<(u16, u64)>,
+    /// Books are to be taken over from the pages.
+    resync: bool,
+    /// Its producer was seen dead or closed, and the engine was told.
+    down: bool,
+    in_batch: bool,
+}
+
+struct Stats {
+    writer: StatsWriter,
+    counters: Vec<CounterHandle>,
+    told: [u64; COUNTERS],
+    open: GaugeHandle,
+    journal_seq: GaugeHandle,
+    ring_ns: HistogramHandle,
+    detect_ns: HistogramHandle,
+    wire_ns: HistogramHandle,
+    kernel_ns: HistogramHandle,
+}
+
+const COUNTERS: usize = 13;
+
+/// What only the tile counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    overruns: u64,
+    lost: u64,
+    gaps: u64,
+    journal_full: u64,
+}
+
+impl Stats {
+    fn create(dir: &Path) -> Result<Stats, ShmError> {
+        let [cross_venue, triangular, cross_quote] = metric::OPPORTUNITIES;
+        let counters: [&str; COUNTERS] = [
+            metric::RECORDS,
+            metric::BATCHES,
+            metric::EVALUATIONS,
+            cross_venue,
+            triangular,
+            cross_quote,
+            metric::DENIALS,
+            metric::HALTS,
+            metric::REJECTED,
+            metric::OVERRUNS,
+            metric::LOST,
+            metric::GAPS,
+            metric::JOURNAL_FULL,
+        ];
+        let mut metrics: Vec<Metric> =
+            counters.iter().map(|name| Metric::counter(*name, "count")).collect();
+        metrics.push(Metric::gauge(metric::OPEN, "opportunity"));
+        metrics.push(Metric::gauge(metric::JOURNAL_SEQ, "record"));
+        let histograms = [metric::RING_NS, metric::DETECT_NS, metric::WIRE_NS, metric::KERNEL_NS];
+        metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
+        let mut writer = StatsWriter::create(dir, STATS, &metrics)?;
+        let declared = "a metric that was declared above";
+        Ok(Stats {
+            counters: counters.iter().map(|name| writer.counter(name).expect(declared)).collect(),
+            told: [0; COUNTERS],
+            open: writer.gauge(metric::OPEN).expect(declared),
+            journal_seq: writer.gauge(metric::JOURNAL_SEQ).expect(declared),
+            ring_ns: writer.histogram(metric::RING_NS).expect(declared),
+            detect_ns: writer.histogram(metric::DETECT_NS).expect(declared),
+            wire_ns: writer.histogram(metric::WIRE_NS).expect(declared),
+            kernel_ns: writer.histogram(metric::KERNEL_NS).expect(declared),
+            writer,
+        })
+    }
+
+    fn update(&mut self, engine: &Engine, counts: &Counts, journal_seq: u64) {
+        let e = engine.counts();
+        let now = [
+            e.records,
+            e.batches,
+            e.evaluations,
+            e.opportunities[0],
+            e.opportunities[1],
+            e.opportunities[2],
+            e.denials,
+            e.halts,
+            e.rejected,
+            counts.overruns,
+            counts.lost,
+            counts.gaps,
+            counts.journal_full,
+        ];
+        for ((handle, told), now) in self.counters.iter_mut().zip(&mut self.told).zip(now) {
+            handle.add(now - *told);
+            *told = now;
+        }
+        self.open.set(engine.open_count() as i64);
+        self.journal_seq.set(journal_seq as i64);
+        self.writer.beat(tsc());
+    }
+}
+
+/// The shared clock where there is one, else the host's.
+enum TileClock {
+    Shared(ClockReader),
+    Own(Clock),
+}
+
+impl TileClock {
+    fn open(dir: &Path) -> TileClock {
+        match ClockReader::open(dir, CLOCK, Duration::ZERO) {
+            Ok(reader) => TileClock::Shared(reader),
+            Err(_) => TileClock::Own(Clock::calibrate()),
+        }
+    }
+
+    fn now_ns(&mut self, at_tsc: u64) -> i64 {
+        match self {
+            TileClock::Shared(reader) => reader.now_ns(at_tsc),
+            TileClock::Own(_) => now_ns(),
+        }
+    }
+
+    fn refresh(&mut self, dir: &Path) {
+        if let TileClock::Shared(reader) = self {
+            reader.refresh();
+            let alive = reader.producer(tsc()).is_live();
+            if !alive && !matches!(reader.reattach(), Ok(true)) {
+                // The page's writer is gone: the host's clock is right, only dearer.
+                *self = TileClock::Own(*reader.clock());
+            }
+        } else if let Ok(reader) = ClockReader::open(dir, CLOCK, Duration::ZERO) {
+            *self = TileClock::Shared(reader);
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        match self {
+            TileClock::Shared(reader) => reader.clock(),
+            TileClock::Own(clock) => clock,
+        }
+    }
+}
+
+/// The engine tile.
+pub struct EngineTile {
+    dir: std::path::PathBuf,
+    engine: Engine,
+    out: Outbox,
+    sources: Vec<Source>,
+    journal: JournalWriter<Record>,
+    clock: TileClock,
+    stats: Stats,
+    counts: Counts,
+    waiter: Waiter,
+    words: Vec<u64>,
+    first_source: usize,
+    timer_ns: i64,
+    next_timer_ns: i64,
+    next_watch_ns: i64,
+    next_clock_ns: i64,
+    full: bool,
+    lost_outputs: u64,
+}
+
+impl EngineTile {
+    /// Attaches to the feeds and opens or continues the journal.
+    pub fn new(config: &Config, table: &Table) -> Result<EngineTile, EngineTileError> {
+        let dir = config.run.dir.clone();
+        let engine = table.engine()?;
+        let stats = Stats::create(&dir)?;
+        let spec = JournalSpec {
+            segment_bytes: config.journal.segment_mib << 20,
+            segments_max: config.journal.segments_max,
+            ..JournalSpec::new(record_schema())
+        };
+        let journal_dir = config.journal_dir();
+        let mut journal = match JournalWriter::resume(&journal_dir, &spec) {
+            Err(JournalError::Missing { .. }) => JournalWriter::create(&journal_dir, &spec)?,
+            other => other?,
+        };
+        for note in journal.notes() {
+            tracing::warn!(%note, "journal");
+        }
+        // The first segment is made ready by the journal's helper.
+        let ready_by = std::time::Instant::now() + ATTACH;
+        while journal.room() < ROOM_MIN && std::time::Instant::now() < ready_by {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for record in table::to_records(&table.setup)? {
+            if journal.append(&record).is_err() {
+                return Err(io::Error::other(
+                    "the journal has no room for the configuration: raise journal.segments_max, or \
+                     move the old journal away",
+                )
+                .into());
+            }
+        }
+        let window = table.params.window_levels;
+        let mut sources = Vec::new();
+        for (index, (venue, _)) in config.venues().into_iter().enumerate() {
+            let name = venue.name();
+            let ring = RingReader::open(&dir, &ring_name(name), record_schema(), ATTACH)?;
+            let pages = LatestReader::open(&dir, &page_name(name), page_schema(), ATTACH)?;
+            let skip = table.of_venue(venue).iter().map(|i| (i.id, 0)).collect();
+            sources.push(Source {
+                venue,
+                index: index as u16,
+                ring,
+                pages,
+                skip,
+                resync: true,
+                down: false,
+                in_batch: false,
+            });
+        }
+        let clock = TileClock::open(&dir);
+        Ok(EngineTile {
+            dir,
+            engine,
+            out: Outbox::new(OUTBOX_RECORDS),
+            sources,
+            journal,
+            clock,
+            stats,
+            counts: Counts::default(),
+            waiter: Waiter::new(config.engine.wait_mode()),
+            words: vec![0; page::words(window)],
+            first_source: 0,
+            timer_ns: i64::from(config.engine.timer_ms) * 1_000_000,
+            next_timer_ns: 0,
+            next_watch_ns: 0,
+            next_clock_ns: 0,
+            full: false,
+            lost_outputs: 0,
+        })
+    }
+
+    /// One turn over all rings and timers; waits where there was nothing.
+    pub fn turn(&mut self) -> Result<(), EngineTileError> {
+        let now = tsc();
+        let now_ns = self.clock.now_ns(now);
+        if self.next_watch_ns <= now_ns {
+            self.next_watch_ns = now_ns + WATCH_NS;
+            self.watch(now_ns)?;
+        }
+        if self.journal.room() < ROOM_MIN {
+            self.pause();
+            return Ok(());
+        }
+        if std::mem::take(&mut self.full) {
+            self.resume_after_full();
+        }
+        let mut busy = false;
+        let count = self.sources.len();
+        self.first_source = (self.first_source + 1) % count;
+        for offset in 0..count {
+            busy |= self.drain((self.first_source + offset) % count);
+        }
+        if self.next_timer_ns <= now_ns {
+            self.next_timer_ns = now_ns + self.timer_ns;
+            let timer = Record::new(Kind::Timer, 0, u16::MAX, [0; 4]);
+            self.feed(&Record { engine_ts_ns: now_ns, ..timer });
+        }
+        if busy {
+            self.waiter.reset();
+        } else {
+            self.waiter.idle();
+        }
+        Ok(())
+    }
+
+    /// Marks everything closed, so that readers know this was no crash.
+    pub fn close(mut self) -> Result<(), EngineTileError> {
+        self.stats.update(&self.engine, &self.counts, self.journal.next_seq());
+        self.stats.writer.close();
+        self.journal.close()?;
+        Ok(())
+    }
+
+    /// Takes what a ring has, whole batches where possible; returns whether there was anything.
+    fn drain(&mut self, source: usize) -> bool {
+        if self.sources[source].resync && !self.take_over(source) {
+            return false;
+        }
+        let taken = tsc();
+        let taken_ns = self.clock.now_ns(taken);
+        let mut count = 0;
+        // A batch that began is finished before another ring has its turn, so that the engine rarely
+        // meets half a message; the bound only keeps a broken producer from holding the turn for ever.
+        while count < RECORDS_PER_TURN
+            || (self.sources[source].in_batch && count < 64 * RECORDS_PER_TURN)
+        {
+            if self.journal.room() < ROOM_MIN {
+                break;
+            }
+            let from = &mut self.sources[source];
+            match from.ring.poll() {
+                Read::Item(record) => {
+                    count += 1;
+                    from.in_batch = !record.has(flag::LAST);
+                    let known = from.skip.iter().find(|(id, _)| *id == record.instrument);
+                    if known.is_some_and(|(_, upto)| record.seq <= *upto) {
+                        continue;
+                    }
+                    let ring_ticks = taken.saturating_sub(record.pub_tsc);
+                    self.stats.ring_ns.record(self.clock.clock().ticks_to_ns(ring_ticks));
+                    let stamped = Record {
+                        ring: from.index,
+                        ring_seq: record.seq,
+                        engine_ts_ns: taken_ns,
+                        ..record
+                    };
+                    self.feed_timed(&stamped);
+                }
+                Read::Empty => break,
+                Read::Overrun { lost } => {
+                    self.counts.overruns += 1;
+                    self.counts.lost += lost;
+                    let position = i64::try_from(from.ring.position()).unwrap_or(i64::MAX);
+                    from.resync = true;
+                    from.in_batch = false;
+                    let (venue, lost) = (from.venue, i64::try_from(lost).unwrap_or(i64::MAX));
+                    self.tell_gap(venue, Reason::Overrun, position.saturating_sub(lost), lost);
+                    break;
+                }
+            }
+        }
+        count != 0
+    }
+
+    /// One input: into the journal, into the engine, its outputs into the journal.
+    fn feed(&mut self, record: &Record) {
+        // There is room: it was looked for before the record was taken.
+        let kept = self.journal.append(record).or_else(|_| self.journal.append_reserved(record));
+        if kept.is_err() {
+            self.full = true;
+            return;
+        }
+        self.engine.step(record, &mut self.out);
+        for output in self.out.records() {
+            if self.journal.append(output).is_err() {
+                self.lost_outputs += 1;
+            }
+        }
+        self.out.clear();
+    }
+
+    fn feed_timed(&mut self, record: &Record) {
+        if !record.has(flag::LAST) {
+            self.feed(record);
+            return;
+        }
+        let begun = tsc();
+        self.feed(record);
+        let done = tsc();
+        let clock = self.clock.clock();
+        self.stats.detect_ns.record(clock.ticks_to_ns(done.saturating_sub(begun)));
+        if record.recv_tsc != 0 {
+            let ticks = done.saturating_sub(record.recv_tsc);
+            self.stats.wire_ns.record(clock.ticks_to_ns(ticks));
+            let since = record.engine_ts_ns - record.recv_ts_ns;
+            self.stats.kernel_ns.record(u64::try_from(since).unwrap_or(0));
+        }
+    }
+
+    fn tell_gap(&mut self, venue: Venue, reason: Reason, from: i64, count: i64) {
+        self.counts.gaps += 1;
+        let engine_ts_ns = self.clock.now_ns(tsc());
+        self.feed(&Record { engine_ts_ns, ..gap(venue, reason, from, count) });
+    }
+
+    /// Takes over a feed's books from its pages; false where they are not current yet.
+    fn take_over(&mut self, source: usize) -> bool {
+        let from = &mut self.sources[source];
+        let entries = from.skip.len();
+        // The last entry says up to which sequence all others are current.
+        let Some(2) = from.pages.read(entries, &mut self.words) else { return false };
+        let (current_seq, epoch) = (self.words[0], self.words[1]);
+        if epoch != from.ring.epoch() & 0xffff || current_seq.wrapping_add(1) < from.ring.position()
+        {
+            return false;
+        }
+        let mut pages: Vec<(u16, Page)> = Vec::with_capacity(entries);
+        for slot in 0..entries {
+            let Some(count) = from.pages.read(slot, &mut self.words) else { continue };
+            let Some(page) = page::decode(&self.words[..count]) else { continue };
+            from.skip[slot].1 = page.as_of_seq.max(current_seq);
+            pages.push((from.skip[slot].0, page));
+        }
+        from.resync = false;
+        from.down = false;
+        let (venue, index) = (from.venue, from.index);
+        let engine_ts_ns = self.clock.now_ns(tsc());
+        for (id, page) in &pages {
+            for record in page.records(venue, *id) {
+                self.feed(&Record { engine_ts_ns, ring: index, ..record });
+            }
+        }
+        true
+    }
+
+    /// Looks after the feeds' life, the clock and the stats.
+    fn watch(&mut self, now_ns: i64) -> Result<(), EngineTileError> {
+        let at = tsc();
+        if self.next_clock_ns <= now_ns {
+            self.next_clock_ns = now_ns + 50_000_000;
+            self.clock.refresh(&self.dir);
+        }
+        let ticks_per_ms = self.clock.clock().ticks_per_ms();
+        for source in 0..self.sources.len() {
+            let from = &mut self.sources[source];
+            let venue = from.venue;
+            match from.ring.producer(at, ticks_per_ms) {
+                Producer::Live { .. } | Producer::Suspect { .. } => {}
+                Producer::Closed | Producer::Dead { .. } if !from.down => {
+                    from.down = true;
+                    self.tell_gap(venue, Reason::Producer, 0, 0);
+                }
+                Producer::Closed | Producer::Dead { .. } => {
+                    // Closed by its owner, or dead: a successor has another file under the same name.
+                    self.reattach(source);
+                }
+                Producer::Superseded { .. } => {
+                    if !self.sources[source].down {
+                        self.sources[source].down = true;
+                        self.tell_gap(venue, Reason::Producer, 0, 0);
+                    }
+                    self.reattach(source);
+                }
+            }
+        }
+        self.stats.update(&self.engine, &self.counts, self.journal.next_seq());
+        self.journal.beat(at);
+        Ok(())
+    }
+
+    fn reattach(&mut self, source: usize) {
+        let from = &mut self.sources[source];
+        let ring = matches!(from.ring.reattach(), Ok(true));
+        if ring {
+            from.resync = true;
+            from.in_batch = false;
+            from.skip.iter_mut().for_each(|(_, upto)| *upto = 0);
+        }
+        if ring || from.resync {
+            // The page comes a moment after the ring; it is tried again with the next look.
+            let _ = from.pages.reattach();
+        }
+    }
+
+    /// No room in the journal: nothing is consumed, so nothing is missing from it.
+    fn pause(&mut self) {
+        if !self.full {
+            self.full = true;
+            tracing::error!(
+                "the journal is full: no input is taken until segments are released or \
+                 journal.segments_max is raised"
+            );
+        }
+        self.counts.journal_full += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    fn resume_after_full(&mut self) {
+        for source in 0..self.sources.len() {
+            let venue = self.sources[source].venue;
+            self.sources[source].resync = true;
+            self.tell_gap(venue, Reason::Bounds, 0, 0);
+        }
+    }
+}

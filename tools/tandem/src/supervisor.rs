@@ -1,0 +1,129 @@
+//! `tandem up`: every tile of the configuration as a process of its own, kept alive.
+//!
+//! Invariant: a tile that ends is started again, after a pause that grows while it keeps ending; the
+//! others are not touched. On the way out the engine stops first, so that it sees no feed die. The clock
+//! page is written here.
+
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tandem_shm::ClockWriter;
+
+use crate::config::Config;
+use crate::engine_tile::CLOCK;
+
+/// Between two looks at the children and two updates of the clock page.
+const TICK: Duration = Duration::from_millis(10);
+/// First and longest pause before a tile is started again.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A tile that ran this long is started again without a longer pause.
+const STABLE: Duration = Duration::from_secs(10);
+/// A child that does not end by itself is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+struct Tile {
+    args: Vec<String>,
+    child: Option<Child>,
+    started: Instant,
+    pause: Duration,
+    restarts: u64,
+}
+
+/// Sends a signal to a process of ours.
+fn signal(child: &Child, signal: i32) {
+    let pid = child.id().to_string();
+    // The shell's own command, so that no unsafe code is needed for a rare thing.
+    let sent = Command::new("kill")
+        .args([format!("-{signal}"), pid])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if let Err(error) = sent {
+        tracing::warn!(%error, "signal not sent");
+    }
+}
+
+/// Asks a child to end, and ends it if it does not.
+pub fn stop(child: &mut Child) {
+    signal(child, 15);
+    let until = Instant::now() + STOP_WITHIN;
+    while Instant::now() < until {
+        match child.try_wait() {
+            Ok(Some(_)) | Err(_) => return,
+            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+impl Tile {
+    fn start(&mut self, program: &Path, config: &Path) -> io::Result<()> {
+        let child = Command::new(program)
+            .args(&self.args)
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        tracing::info!(tile = self.args.join(" "), pid = child.id(), "started");
+        self.child = Some(child);
+        self.started = Instant::now();
+        Ok(())
+    }
+
+    /// Starts the tile again if it ended and its pause is over.
+    fn tend(&mut self, program: &Path, config: &Path) -> io::Result<()> {
+        if let Some(child) = &mut self.child {
+            let Some(status) = child.try_wait()? else { return Ok(()) };
+            let ran = self.started.elapsed();
+            tracing::warn!(tile = self.args.join(" "), %status, ?ran, "ended");
+            self.child = None;
+            self.pause = if STABLE < ran { PAUSE_FIRST } else { (self.pause * 2).min(PAUSE_MAX) };
+            self.started = Instant::now();
+            self.restarts += 1;
+        }
+        if self.pause <= self.started.elapsed() { self.start(program, config) } else { Ok(()) }
+    }
+}
+
+/// Runs all tiles until `stop_requested`.
+pub fn run(
+    config: &Config,
+    config_path: &Path,
+    stop_requested: &Arc<AtomicBool>,
+) -> io::Result<()> {
+    let program = std::env::current_exe()?;
+    let tile = |args: Vec<String>| Tile {
+        args,
+        child: None,
+        started: Instant::now(),
+        pause: Duration::ZERO,
+        restarts: 0,
+    };
+    // The engine first in this list, so that it is also the first to stop.
+    let mut tiles = vec![tile(vec!["engine".to_owned()])];
+    for (venue, _) in config.venues() {
+        tiles.push(tile(vec!["feed".to_owned(), venue.name().to_owned()]));
+    }
+    let mut clock = ClockWriter::create(&config.run.dir, CLOCK).map_err(io::Error::other)?;
+    while !stop_requested.load(Ordering::Relaxed) {
+        clock.update();
+        for tile in &mut tiles {
+            tile.tend(&program, config_path)?;
+        }
+        std::thread::sleep(TICK);
+    }
+    for tile in &mut tiles {
+        if let Some(child) = &mut tile.child {
+            stop(child);
+        }
+    }
+    clock.close();
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Which machine, which metadata: the one place that names every venue.
+
+use tandem_core::record::Venue;
+use tandem_feeds::machine::{Machine, Options};
+use tandem_feeds::spec::{InstrumentRules, MetadataError, VenueInstrument};
+use tandem_feeds::{binance, coinbase, kraken};
+
+/// Returns the sync machine of a venue, beginning at `now_ns`.
+#[must_use]
+pub fn machine(
+    venue: Venue,
+    instruments: Vec<VenueInstrument>,
+    options: Options,
+    now_ns: i64,
+) -> Box<dyn Machine> {
+    match venue {
+        Venue::Binance => Box::new(binance::Binance::new(instruments, options, now_ns)),
+        Venue::Coinbase => Box::new(coinbase::Coinbase::new(instruments, options, now_ns)),
+        Venue::Kraken => Box::new(kraken::Kraken::new(instruments, options, now_ns)),
+    }
+}
+
+/// Returns the paths that tell a venue's instruments.
+#[must_use]
+pub fn metadata_paths(venue: Venue, symbols: &[String]) -> Vec<String> {
+    let symbols: Vec<&str> = symbols.iter().map(String::as_str).collect();
+    match venue {
+        Venue::Binance => binance::meta::metadata_paths(&symbols),
+        Venue::Coinbase => coinbase::meta::metadata_paths(&symbols),
+        Venue::Kraken => kraken::meta::metadata_paths(&symbols),
+    }
+}
+
+/// Reads one of those answers.
+pub fn parse_metadata(
+    venue: Venue,
+    body: &mut [u8],
+) -> Result<Vec<InstrumentRules>, MetadataError> {
+    match venue {
+        Venue::Binance => binance::meta::parse_metadata(body),
+        Venue::Coinbase => coinbase::meta::parse_metadata(body),
+        Venue::Kraken => kraken::meta::parse_metadata(body),
+    }
+}
