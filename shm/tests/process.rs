@@ -34,7 +34,10 @@ fn child_ring() {
     let Some((dir, arguments)) = child_role() else { return };
     let [slots, count] = arguments[..] else { panic!("two arguments") };
     let mut ring = RingWriter::create(&dir, &RingSpec::new("ring", slots, SCHEMA)).unwrap();
-    // The reader waits for this ring and starts at its first record, which is there from the start.
+    // Both at once, or there is nothing to see.
+    while !dir.join("go").exists() {
+        std::thread::sleep(Duration::from_micros(100));
+    }
     for number in 1..=count {
         ring.publish(&Record::of(number));
         if number % 256 == 0 {
@@ -50,12 +53,14 @@ fn child_ring() {
 
 #[test]
 fn across_processes_nothing_is_torn_and_nothing_unaccounted() {
+    // An optimised build runs ten times as many in the same seconds.
+    let scale = if cfg!(debug_assertions) { 1 } else { 10 };
     for (slots, count) in [(2, 300_000), (64, 2_000_000), (4096, 4_000_000)] {
+        let count = count * scale;
         let dir = TestDir::new("stress");
         let mut child = spawn_child("child_ring", &dir, &format!("{slots} {count}"));
         let mut reader = RingReader::<Record>::open(&dir, "ring", SCHEMA, START).unwrap();
-        // What was published before we came counts as lost.
-        reader.seek(1);
+        std::fs::write(dir.join("go"), "").unwrap();
         let ticks_per_ms = Clock::calibrate().ticks_per_ms();
         let mut empties = 0_u32;
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -79,6 +84,7 @@ fn across_processes_nothing_is_torn_and_nothing_unaccounted() {
         assert!(child.wait().unwrap().success());
         let counts = reader.counts();
         assert_eq!(counts.taken + counts.lost, count, "{counts:?}");
+        // How much they overlap is the scheduler's; on one core they hardly meet.
         assert!(counts.taken > 0, "{counts:?}");
         println!("{slots} slots: {counts:?}");
     }
