@@ -630,6 +630,10 @@ impl Run {
         if let Err(fault) = envelope.events(&self.symbols, &self.scales, &mut self.events) {
             return self.fault(fault, &conn);
         }
+        let faulty = std::mem::take(&mut self.events.faulty);
+        for (slot, error) in faulty {
+            self.fault(Fault { error, slot: Some(slot) }, &conn);
+        }
         let mut touched = BTreeSet::new();
         for part in &self.events.parts {
             let track = &mut self.tracks[part.slot];

@@ -52,6 +52,9 @@ const SWITCH_NS_MAX: i64 = 10 * SECOND;
 /// Connections opened together expire together: each group's rotation is this much later.
 const STAGGER_NS: i64 = 60 * SECOND;
 
+/// Least and most to wait after a snapshot older than the buffer: some cache is behind, not in trouble.
+const OLDER_NS: (i64, i64) = (SECOND / 5, 2 * SECOND);
+
 /// Where a symbol is asked for that the venue does not know.
 const UNKNOWN_NS: i64 = 30 * SECOND;
 
@@ -450,7 +453,7 @@ impl Binance {
                 self.stats.malformed += 1;
                 let state = (BookState::Stale, error.reason());
                 self.books.doubt(slot, state, head, out);
-                return self.snapshot_again(slot, 0, now_ns);
+                return self.snapshot_again(slot, (0, i64::MAX), now_ns);
             }
         };
         let cell = &mut self.cells[slot];
@@ -458,7 +461,7 @@ impl Binance {
             OnSnapshot::Unwanted => return,
             OnSnapshot::Older => {
                 self.stats.snapshots_old += 1;
-                return self.snapshot_again(slot, SECOND / 5, now_ns);
+                return self.snapshot_again(slot, OLDER_NS, now_ns);
             }
             OnSnapshot::Joined => {}
         }
@@ -494,9 +497,10 @@ impl Binance {
         self.books.commit(&head, out);
     }
 
-    fn snapshot_again(&mut self, slot: usize, least_ns: i64, now_ns: i64) {
+    fn snapshot_again(&mut self, slot: usize, (least_ns, most_ns): (i64, i64), now_ns: i64) {
         let cell = &mut self.cells[slot];
-        cell.snapshot_at_ns = Some(now_ns + cell.backoff.next_ns(0).max(least_ns));
+        let wait = cell.backoff.next_ns(0).clamp(least_ns, most_ns);
+        cell.snapshot_at_ns = Some(now_ns + wait);
     }
 
     fn on_audit(&mut self, slot: usize, body: &[u8], head: &Head, out: &mut dyn Publish) {

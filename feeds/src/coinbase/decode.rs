@@ -64,6 +64,8 @@ pub struct Part {
 pub struct Events {
     /// Book events, in order.
     pub parts: Vec<Part>,
+    /// Books whose event could not be read though the frame could, and why.
+    pub faulty: Vec<(usize, DecodeError)>,
     levels: Vec<Update>,
     /// Slots of products that a `subscriptions` frame names under `level2`.
     pub subscribed: Vec<usize>,
@@ -85,6 +87,7 @@ impl Events {
 
     fn clear(&mut self) {
         self.parts.clear();
+        self.faulty.clear();
         self.levels.clear();
         self.subscribed.clear();
         self.heartbeat = None;
@@ -145,7 +148,7 @@ impl Envelope<'_> {
         scanner.array()?;
         while scanner.element()? {
             match self.channel {
-                Channel::Level2 => book_event(&mut scanner, symbols, scales, out)?,
+                Channel::Level2 => book_event_or_fault(&mut scanner, symbols, scales, out)?,
                 Channel::Heartbeats => heartbeat(&mut scanner, out)?,
                 Channel::Subscriptions => subscriptions(&mut scanner, symbols, out)?,
                 Channel::Error | Channel::Other => drop(scanner.skip()?),
@@ -163,6 +166,26 @@ impl Envelope<'_> {
         }
         Ok(scanner.finish()?)
     }
+}
+
+/// One book event; where it says nonsense of a known product, the others of the frame still count.
+fn book_event_or_fault(
+    scanner: &mut Scanner<'_>,
+    symbols: &Symbols,
+    scales: &[Scale],
+    out: &mut Events,
+) -> Result<(), Fault> {
+    let start = scanner.clone();
+    let (parts, levels) = (out.parts.len(), out.levels.len());
+    let Err(fault) = book_event(scanner, symbols, scales, out) else { return Ok(()) };
+    let Some(slot) = fault.slot else { return Err(fault) };
+    // Only what is whole as JSON is one product's fault alone.
+    *scanner = start;
+    scanner.skip()?;
+    out.parts.truncate(parts);
+    out.levels.truncate(levels);
+    out.faulty.push((slot, fault.error));
+    Ok(())
 }
 
 fn book_event(
@@ -380,8 +403,11 @@ mod tests {
             ]
         );
         for side in ["ask", "buy", "sell", "Offer", "", "bids"] {
-            let fault = read(&FRAME.replace("offer", side)).unwrap_err();
-            assert_eq!(fault, Fault { error: DecodeError::Value("side"), slot: Some(0) });
+            let events = read(&FRAME.replace("offer", side)).unwrap().2;
+            assert_eq!(
+                (events.faulty, events.parts),
+                (vec![(0, DecodeError::Value("side"))], vec![])
+            );
         }
     }
 
@@ -404,6 +430,21 @@ mod tests {
         let (_, _, events) = read(text).unwrap();
         let slots: Vec<_> = events.parts.iter().map(|p| (p.slot, events.levels(p).len())).collect();
         assert_eq!(slots, [(1, 1), (0, 0)]);
+    }
+
+    /// A frame of two products, one of them nonsense: the other counts. Cut short, nobody does.
+    #[test]
+    fn a_faulty_event_costs_its_product_alone_and_a_cut_frame_all() {
+        let good = r#"{"type":"update","product_id":"ETH-USD","updates":[{"side":"bid","price_level":"1","new_quantity":"2"}]}"#;
+        let bad = r#"{"type":"update","product_id":"BTC-USD","updates":[{"side":"bid","price_level":"1","new_quantity":"2"},{"side":"?","price_level":"x"}]}"#;
+        let text = format!(r#"{{"channel":"l2_data","sequence_num":2,"events":[{bad},{good}]}}"#);
+        let events = read(&text).unwrap().2;
+        assert_eq!(events.faulty, [(0, DecodeError::Value("side"))]);
+        assert_eq!(events.parts.len(), 1);
+        assert_eq!(events.levels(&events.parts[0]).len(), 1);
+        for cut in 1..text.len() {
+            assert!(read(&text[..cut]).is_err(), "{cut}");
+        }
     }
 
     #[test]
@@ -435,8 +476,8 @@ mod tests {
     #[test]
     fn hostile_frames_are_faults() {
         for px in ["NaN", "1e400", "-1", "", "0", "68900.001", "99999999999999999999", "\\u0031"] {
-            let fault = read(&FRAME.replace("68900.00\"", &format!("{px}\""))).expect_err(px);
-            assert_eq!(fault.slot, Some(0), "{px}");
+            let events = read(&FRAME.replace("68900.00\"", &format!("{px}\""))).expect(px).2;
+            assert_eq!((events.faulty.len(), events.parts.len()), (1, 0), "{px}");
         }
         let shapes = [
             ("\"side\":\"bid\",", ""),
@@ -458,7 +499,9 @@ mod tests {
         ];
         for (from, to) in shapes {
             assert!(FRAME.contains(from), "{from}");
-            assert!(read(&FRAME.replace(from, to)).is_err(), "{from} {to}");
+            let refused = read(&FRAME.replace(from, to))
+                .map_or(true, |(.., events)| !events.faulty.is_empty() && events.parts.is_empty());
+            assert!(refused, "{from} {to}");
         }
     }
 

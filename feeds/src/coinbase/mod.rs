@@ -271,14 +271,8 @@ impl Coinbase {
 
     fn on_fault(&mut self, group: usize, fault: Fault, head: &Head, out: &mut dyn Publish) {
         self.stats.malformed += 1;
-        match fault.slot {
-            Some(slot) => {
-                self.doubt_aliases(slot, fault.reason(), head, out);
-                self.resubscribe(slot, head.at.recv_ns);
-            }
-            // It may have been anybody's.
-            None => self.break_link(group, Reason::Malformed, head.at.recv_ns, out),
-        }
+        // Whose events the frame held cannot be told.
+        self.break_link(group, fault.reason(), head.at.recv_ns, out);
     }
 
     fn doubt_aliases(&mut self, slot: usize, reason: Reason, head: &Head, out: &mut dyn Publish) {
@@ -331,6 +325,19 @@ impl Coinbase {
                     self.touched.push(slot);
                 }
             }
+        }
+        for idx in 0..self.events.faulty.len() {
+            let (slot, error) = self.events.faulty[idx];
+            let reason = error.reason();
+            self.stats.malformed += 1;
+            let mut next = Some(slot);
+            while let Some(slot) = next {
+                next = self.cells[slot].alias;
+                self.cells[slot].synced = false;
+                self.touched.retain(|touched| *touched != slot);
+                self.books.doubt_in_batch(slot, (BookState::Stale, reason));
+            }
+            self.resubscribe(slot, now_ns);
         }
         for idx in 0..self.touched.len() {
             let slot = self.touched[idx];
