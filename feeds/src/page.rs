@@ -13,8 +13,8 @@ use crate::machine::Position;
 const HEAD: usize = 8;
 
 /// The meaning of the words, for the schema hash of the page.
-pub const LAYOUT: &str = "book-page-1: as_of_seq, epoch<<32|reason<<8|state, update_id, venue_ts_ns, \
-    recv_ts_ns, conn, bids, asks, then px, qty of bids and of asks, best first";
+pub const LAYOUT: &str = "book-page-2: as_of_seq, epoch<<32|instrument<<16|reason<<8|state, update_id, \
+    venue_ts_ns, recv_ts_ns, conn, bids, asks, then px, qty of bids and of asks, best first";
 
 /// Returns how many words an entry of `window` levels a side takes.
 #[must_use]
@@ -29,6 +29,8 @@ pub struct Page {
     pub as_of_seq: u64,
     /// Epoch of the ring that the sequence is of.
     pub epoch: u16,
+    /// Instrument: a machine may order its books as it likes, so an entry names its own.
+    pub instrument: u16,
     /// State of the book.
     pub state: BookState,
     /// Why it is in that state.
@@ -44,7 +46,7 @@ pub struct Page {
 pub fn encode(
     words: &mut Vec<u64>,
     as_of_seq: u64,
-    epoch: u16,
+    (epoch, instrument): (u16, u16),
     (state, reason): (BookState, Reason),
     position: &Position,
     book: &Book,
@@ -54,7 +56,10 @@ pub fn encode(
     let counts = Side::BOTH.map(|side| shown[side.idx()].min(book.len(side)));
     words.extend([
         as_of_seq,
-        u64::from(epoch) << 32 | u64::from(reason as u8) << 8 | u64::from(state as u8),
+        u64::from(epoch) << 32
+            | u64::from(instrument) << 16
+            | u64::from(reason as u8) << 8
+            | u64::from(state as u8),
         position.update_id,
         position.venue_ts_ns as u64,
         position.recv_ns as u64,
@@ -93,12 +98,14 @@ pub fn decode(words: &[u64]) -> Option<Page> {
         conn: head[5] as u32,
     };
     let sides = [side(&levels[..bids * 2])?, side(&levels[bids * 2..])?];
-    Some(Page { as_of_seq: head[0], epoch: (head[1] >> 32) as u16, state, reason, position, sides })
+    let (epoch, instrument) = ((head[1] >> 32) as u16, (head[1] >> 16) as u16);
+    Some(Page { as_of_seq: head[0], epoch, instrument, state, reason, position, sides })
 }
 
 impl Page {
     /// Returns the records that bring a consumer's book to this entry, as one batch.
-    pub fn records(&self, venue: Venue, instrument: u16) -> impl Iterator<Item = Record> + '_ {
+    pub fn records(&self, venue: Venue) -> impl Iterator<Item = Record> + '_ {
+        let instrument = self.instrument;
         let stamp = move |record: Record| Record {
             epoch: self.epoch,
             update_id: self.position.update_id,
@@ -138,13 +145,14 @@ mod tests {
             for n in 0..asks { book.set(Side::Ask, Px(101 + n), Qty(n + 1)); }
             let mut words = Vec::new();
             let state = (BookState::Stale, Reason::Checksum);
-            encode(&mut words, 5, 2, state, &position(), &book, [shown, shown]);
+            encode(&mut words, 5, (2, 4), state, &position(), &book, [shown, shown]);
             prop_assert!(words.len() <= super::words(50));
             let page = decode(&words).expect("an entry");
-            prop_assert_eq!((page.as_of_seq, page.epoch, page.state, page.reason), (5, 2, state.0, state.1));
+            prop_assert_eq!((page.as_of_seq, page.epoch, page.instrument), (5, 2, 4));
+            prop_assert_eq!((page.state, page.reason), state);
             prop_assert_eq!(page.position, position());
             let mut mirror = Book::new(64);
-            for record in page.records(Venue::Kraken, 4) {
+            for record in page.records(Venue::Kraken) {
                 if record.kind() == Some(Kind::Level) {
                     let side = Side::from_idx(record.data[2]).expect("a side");
                     mirror.set(side, Px(record.data[0]), Qty(record.data[1]));

@@ -635,7 +635,7 @@ impl FeedTile {
             page::encode(
                 &mut self.words,
                 as_of_seq,
-                epoch,
+                (epoch, self.machine.instruments()[slot].id),
                 self.machine.state(slot),
                 &self.machine.position(slot),
                 self.machine.book(slot),

@@ -27,6 +27,13 @@ struct Known {
     asked: Instant,
 }
 
+/// Hosts often have IPv6 addresses that colocated machines cannot reach: they are used only where there
+/// is nothing else, so that no attempt is wasted on them.
+fn reachable(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let (v4, v6): (Vec<_>, Vec<_>) = found.partition(SocketAddr::is_ipv4);
+    if v4.is_empty() { v6 } else { v4 }
+}
+
 /// A tile's view of the helper.
 pub struct Resolver {
     ask: Producer<(String, u16)>,
@@ -45,7 +52,7 @@ impl Resolver {
                 match asked.pop() {
                     Ok((host, port)) => {
                         let found = (host.as_str(), port).to_socket_addrs();
-                        let addresses = found.map(Iterator::collect).unwrap_or_default();
+                        let addresses = found.map(reachable).unwrap_or_default();
                         // The queue is as deep as the one of the questions.
                         let _ = answer.push(Answer { host, port, addresses });
                     }

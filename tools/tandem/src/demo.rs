@@ -196,7 +196,7 @@ pub fn config_text(
         };
         let port = at.tls.port();
         text.push_str(&format!(
-            "\n[venue.{}]\nws_url = \"wss://localhost:{port}\"\nrest_url = \"https://localhost:{port}\"\n\
+            "\n[venue.{}]\nws_url = \"wss://127.0.0.1:{port}\"\nrest_url = \"https://127.0.0.1:{port}\"\n\
              tls_ca_file = \"{}\"\nsymbols = {symbols:?}\ntaker_fee_ppm = {fee}\nfee_in = \"{fee_in}\"\n\
              notional_max = {{ USD = \"20000\", USDT = \"20000\", USDC = \"20000\", BTC = \"0.4\" }}\n\
              slippage_ppm = 20\nstaleness_ppm_per_s = 200\nage_max_ms = 1500\norder_latency_ms = 20\n\

@@ -481,19 +481,22 @@ impl EngineTile {
         {
             return false;
         }
-        let mut pages: Vec<(u16, Page)> = Vec::with_capacity(entries);
+        let mut pages: Vec<Page> = Vec::with_capacity(entries);
         for slot in 0..entries {
             let Some(count) = from.pages.read(slot, &mut self.words) else { continue };
             let Some(page) = page::decode(&self.words[..count]) else { continue };
-            from.skip[slot].1 = page.as_of_seq.max(current_seq);
-            pages.push((from.skip[slot].0, page));
+            // The page says whose book it is; one that is not of this venue is nobody's.
+            if let Some(skip) = from.skip.iter_mut().find(|(id, _)| *id == page.instrument) {
+                skip.1 = page.as_of_seq.max(current_seq);
+                pages.push(page);
+            }
         }
         from.resync = false;
         from.down = false;
         let (venue, index) = (from.venue, from.index);
         let engine_ts_ns = self.clock.now_ns(tsc());
-        for (id, page) in &pages {
-            for record in page.records(venue, *id) {
+        for page in &pages {
+            for record in page.records(venue) {
                 self.feed(&Record { engine_ts_ns, ring: index, ..record });
             }
         }

@@ -19,6 +19,8 @@ use crate::venues;
 
 /// Tries of one path; venues answer 429 or 5xx for a moment.
 const TRIES: u32 = 4;
+/// Between two questions: the feed that starts after us shares the venue's budget with us.
+const BETWEEN: Duration = Duration::from_millis(250);
 const ANSWER_WITHIN: Duration = Duration::from_secs(12);
 
 /// Why a venue did not tell its instruments.
@@ -58,7 +60,10 @@ pub enum FetchError {
 /// Asks a venue for the rules of its configured symbols.
 pub fn metadata(venue: Venue, config: &VenueConfig) -> Result<Vec<InstrumentRules>, FetchError> {
     let mut rules = Vec::new();
-    for path in venues::metadata_paths(venue, &config.symbols) {
+    for (idx, path) in venues::metadata_paths(venue, &config.symbols).into_iter().enumerate() {
+        if idx != 0 {
+            std::thread::sleep(BETWEEN);
+        }
         let mut body = get(config, &path)?;
         let answer = venues::parse_metadata(venue, &mut body);
         let found = answer.map_err(|error| FetchError::Answer {

@@ -128,25 +128,28 @@ fn live(args: &BooksArgs) -> Done {
         let pages =
             LatestReader::open(&config.run.dir, &page_name(venue.name()), page_schema(), within)
                 .map_err(Failure::unreachable)?;
-        for (slot, instrument) in instruments.iter().enumerate() {
-            let entry = pages.read(slot, &mut words).and_then(|n| page::decode(&words[..n]));
+        let entries: Vec<page::Page> = (0..instruments.len())
+            .filter_map(|slot| pages.read(slot, &mut words).and_then(|n| page::decode(&words[..n])))
+            .collect();
+        for instrument in &instruments {
+            let entry = entries.iter().find(|page| page.instrument == instrument.id);
             let rules = &table.universe.instruments[usize::from(instrument.id)];
             let side = |idx: usize| {
                 let levels = entry.iter().flat_map(|page| page.sides[idx].iter()).take(args.depth);
                 let id = instrument.id;
                 levels.map(|l| [table.px(id, l.px.0), table.qty(id, l.qty.0)]).collect()
             };
-            let recv_ns = entry.as_ref().map_or(0, |page| page.position.recv_ns);
+            let recv_ns = entry.map_or(0, |page| page.position.recv_ns);
             books.push(LiveBook {
                 venue: venue.name(),
                 symbol: instrument.symbol.clone(),
                 base: table.asset(rules.base).to_owned(),
                 quote: table.asset(rules.quote).to_owned(),
-                state: entry.as_ref().map_or("init", |page| page.state.name()),
+                state: entry.map_or("init", |page| page.state.name()),
                 reason: entry
                     .as_ref()
                     .map_or_else(String::new, |page| format!("{:?}", page.reason)),
-                update_id: entry.as_ref().map_or(0, |page| page.position.update_id),
+                update_id: entry.map_or(0, |page| page.position.update_id),
                 received: utc(recv_ns),
                 age_ms: if recv_ns == 0 { -1 } else { (now_ns() - recv_ns) / 1_000_000 },
                 bids: side(0),
