@@ -304,8 +304,8 @@ fn setup(symbols: &BTreeMap<(Venue, String), Digits>, fees: Fees) -> Setup {
     }
 }
 
-/// Where imported records go: the journal, with the engine's answers.
-struct Sink {
+/// Where recorded inputs go: the journal, with the engine's answers.
+pub struct Recorder {
     engine: Engine,
     out: Outbox,
     journal: JournalWriter<Record>,
@@ -313,9 +313,17 @@ struct Sink {
     failure: Option<String>,
 }
 
-impl Sink {
-    fn append(&mut self, record: &Record) {
-        // The journal's helper makes segments ready as fast as memory comes; an import may wait for it.
+impl Recorder {
+    /// Returns a recorder of an engine that has seen nothing.
+    #[must_use]
+    pub fn new(engine: Engine, journal: JournalWriter<Record>) -> Recorder {
+        let out = Outbox::new(OUTBOX_RECORDS);
+        Recorder { engine, out, journal, now_ns: 0, failure: None }
+    }
+
+    /// Appends a record as it is.
+    pub fn append(&mut self, record: &Record) {
+        // The journal's helper makes segments ready as fast as memory comes; we may wait for it here.
         for _ in 0..20_000 {
             if self.journal.append(record).is_ok() {
                 return;
@@ -325,22 +333,49 @@ impl Sink {
         let failure = self.journal.helper_failure();
         self.failure = Some(failure.unwrap_or_else(|| "segments_max is reached".to_owned()));
     }
-}
 
-impl Publish for Sink {
-    fn publish(&mut self, record: &Record) {
+    /// Takes one input at a time of the recording: into the journal, into the engine, its outputs too.
+    pub fn take(&mut self, now_ns: i64, record: &Record) {
+        self.now_ns = now_ns;
         if self.failure.is_some() {
             return;
         }
-        let stamped = Record { engine_ts_ns: self.now_ns, ..*record };
+        let stamped = Record { engine_ts_ns: now_ns, ..*record };
         self.append(&stamped);
         self.engine.step(&stamped, &mut self.out);
         let outputs = std::mem::replace(&mut self.out, Outbox::new(0));
-        for output in outputs.records() {
-            self.append(output);
-        }
+        outputs.records().iter().for_each(|output| self.append(output));
         self.out = outputs;
         self.out.clear();
+    }
+
+    /// Returns the journal's next sequence.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.journal.next_seq()
+    }
+
+    /// Returns whether the journal had no room.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Closes the journal and reports.
+    pub fn finish(self, messages: u64) -> Result<ImportReport, ImportError> {
+        if let Some(failure) = self.failure {
+            return Err(ImportError::Full(failure));
+        }
+        let records = self.journal.next_seq() - 1;
+        let opportunities = self.engine.counts().opportunities;
+        self.journal.close()?;
+        Ok(ImportReport { messages, records, opportunities })
+    }
+}
+
+impl Publish for Recorder {
+    fn publish(&mut self, record: &Record) {
+        self.take(self.now_ns, record);
     }
 }
 
@@ -354,7 +389,7 @@ struct Player {
 
 impl Player {
     /// Does what the machine wants, as far as a recording can.
-    fn act(&mut self, at: Stamps, out: &mut Sink) {
+    fn act(&mut self, at: Stamps, out: &mut Recorder) {
         loop {
             while let Some(action) = self.machine.next_action() {
                 match action {
@@ -416,13 +451,7 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
         ..JournalSpec::new(record_schema())
     };
     let journal = JournalWriter::create(to, &spec)?;
-    let mut sink = Sink {
-        engine: table.engine()?,
-        out: Outbox::new(OUTBOX_RECORDS),
-        journal,
-        now_ns: 0,
-        failure: None,
-    };
+    let mut sink = Recorder::new(table.engine()?, journal);
     for record in table::to_records(&table.setup)? {
         sink.append(&record);
     }
@@ -446,7 +475,7 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
         let player = Player { machine, conn: 0, asked: Vec::new(), snapshots: BTreeMap::new() };
         players.insert(venue, player);
     }
-    let mut report = ImportReport::default();
+    let mut taken = 0;
     let mut next_timer_ns = 0;
     for message in messages {
         let now_ns = message.at_ns.max(sink.now_ns);
@@ -462,7 +491,7 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
             sink.publish(&Record::new(Kind::Timer, 0, u16::MAX, [0; 4]));
         }
         let Some(player) = players.get_mut(&message.venue) else { continue };
-        report.messages += 1;
+        taken += 1;
         player.act(at, &mut sink);
         if message.kind == "rest" {
             if let Some(symbol) = message.symbol {
@@ -475,13 +504,6 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
         player.act(at, &mut sink);
     }
     // What is still open ends with the recording.
-    sink.now_ns += 1_000_000_000;
-    sink.publish(&Record::new(Kind::Timer, 0, u16::MAX, [0; 4]));
-    report.records = sink.journal.next_seq() - 1;
-    report.opportunities = sink.engine.counts().opportunities;
-    if let Some(failure) = sink.failure {
-        return Err(ImportError::Full(failure));
-    }
-    sink.journal.close()?;
-    Ok(report)
+    sink.take(sink.now_ns + 1_000_000_000, &Record::new(Kind::Timer, 0, u16::MAX, [0; 4]));
+    sink.finish(taken)
 }

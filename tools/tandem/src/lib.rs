@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 pub mod engine_tile;
 pub mod fetch;
+pub mod generate;
 pub mod import;
 pub mod replay;
 pub mod supervisor;

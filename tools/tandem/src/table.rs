@@ -466,12 +466,11 @@ impl Collector {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
     /// A setup with BTC/USD at Coinbase and Kraken, free of fees and buffers.
-    #[must_use]
-    pub fn plain_setup() -> Setup {
+    fn plain_setup() -> Setup {
         let listing = |venue: &str, symbol: &str, tick: &str| ListingText {
             venue: venue.to_owned(),
             symbol: symbol.to_owned(),

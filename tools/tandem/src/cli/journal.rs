@@ -92,6 +92,23 @@ pub enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Makes a journal of a made-up market, for replays and benchmarks.
+    #[command(after_help = "Example:
+  tandem journal generate --to DIR --records 1000000 --seed 7")]
+    Generate {
+        /// Directory of the new journal.
+        #[arg(long)]
+        to: PathBuf,
+        /// At least this many records.
+        #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
+        /// Seed of the market.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Copies a journal to disk, or writes its records as JSON lines or CSV.
     #[command(after_help = "Examples:
   tandem journal export DIR --to /var/lib/tandem/2026-11-22            segments as they are
@@ -176,22 +193,28 @@ pub fn run(command: &JournalCommand) -> Done {
                 slippage_ppm: *slippage_ppm,
             };
             let report = import::import(files, to, fees).map_err(Failure::failed)?;
-            if *json {
-                print_json(&report);
-            } else {
-                print(format_args!(
-                    "{} messages, {} records, opportunities: {} cross-venue, {} triangular, {} cross-quote",
-                    report.messages,
-                    report.records,
-                    report.opportunities[0],
-                    report.opportunities[1],
-                    report.opportunities[2],
-                ));
-            }
+            print_import(&report, *json);
+            Ok(Outcome::Ok)
+        }
+        JournalCommand::Generate { to, records, seed, json } => {
+            let report = crate::generate::generate(to, *seed, *records).map_err(Failure::failed)?;
+            print_import(&report, *json);
             Ok(Outcome::Ok)
         }
         JournalCommand::Export { path, to, format } => export(path, to, format),
     }
+}
+
+fn print_import(report: &import::ImportReport, json: bool) {
+    if json {
+        return print_json(report);
+    }
+    let [cross_venue, triangular, cross_quote] = report.opportunities;
+    print(format_args!(
+        "{} messages, {} records, opportunities: {cross_venue} cross-venue, {triangular} triangular, \
+         {cross_quote} cross-quote",
+        report.messages, report.records,
+    ));
 }
 
 fn open(path: &Path) -> Result<JournalReader<Record>, Failure> {
