@@ -244,11 +244,11 @@ fn protocol(path: &str, lines: &[Line]) -> Result<Option<Protocol>, CaptureError
 fn names(protocol: Protocol, line: &Line) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     match (protocol, line.kind()) {
-        (Protocol::Binance, "rest") => {
-            // Only answers that are books: exchangeInfo may carry a symbol too.
-            if line.raw.as_deref().is_some_and(|raw| raw.contains("\"lastUpdateId\"")) {
-                found.extend(line.rest_symbol().map(str::to_owned));
-            }
+        // Only answers that are books: exchangeInfo may carry a symbol too.
+        (Protocol::Binance, "rest")
+            if line.raw.as_deref().is_some_and(|raw| raw.contains("\"lastUpdateId\"")) =>
+        {
+            found.extend(line.rest_symbol().map(str::to_owned));
         }
         (_, "" | "message") => {
             let keys: [&[u8]; 2] = match protocol {

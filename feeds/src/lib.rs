@@ -12,6 +12,7 @@ pub mod capture;
 pub mod coinbase;
 pub mod error;
 pub mod freshness;
+pub mod fuzz;
 pub mod json;
 pub mod kraken;
 pub mod machine;

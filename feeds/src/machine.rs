@@ -166,6 +166,8 @@ pub struct MachineStats {
     pub checksum_bad: u64,
     pub crossed: u64,
     pub snapshots: u64,
+    /// Snapshots taken by a live book whose known part had worn off.
+    pub refreshes: u64,
     /// Snapshots that were older than the buffered updates.
     pub snapshots_old: u64,
     pub buffer_overflows: u64,

@@ -331,6 +331,8 @@ impl Books {
                 last_of_price.map(|(_, update)| Level { px: update.px, qty: update.qty });
             let dropped = cell.book.replace(side, best_first);
             self.counts.dropped_levels += dropped as u64;
+            // The engine still has the book of before; nothing of this one is shown yet.
+            cell.shown[side.idx()] = 0;
             cell.edge[side.idx()] = None;
             if 0 < dropped || limit.is_some_and(|limit| limit <= run) {
                 cell.wear(side);
@@ -527,15 +529,13 @@ pub struct Mirror {
     pub book: Book,
     /// Its state and the reason.
     pub state: (BookState, Reason),
-    /// Whether the last record ended a batch.
-    pub whole: bool,
 }
 
 impl Mirror {
     /// Returns an empty mirror of `window` levels a side.
     #[must_use]
     pub fn new(window: usize) -> Mirror {
-        Mirror { book: Book::new(window), state: (BookState::Init, Reason::None), whole: true }
+        Mirror { book: Book::new(window), state: (BookState::Init, Reason::None) }
     }
 
     /// Applies one record of the mirror's instrument as the engine does.
@@ -559,7 +559,6 @@ impl Mirror {
             }
             _ => {}
         }
-        self.whole = record.has(flag::LAST);
     }
 }
 

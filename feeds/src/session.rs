@@ -236,7 +236,8 @@ mod tests {
     fn connects_are_spread_over_the_budget() {
         let mut desk = desk();
         let sent = Budget::bucket(1_000, 1);
-        (0..3).for_each(|_| drop(desk.connect("/", 0, sent.clone())));
+        let links: Vec<Link> = (0..3).map(|_| desk.connect("/", 0, sent.clone())).collect();
+        assert_eq!(links.len(), 3);
         let times: Vec<_> = std::iter::from_fn(|| desk.next_action())
             .map(|action| match action {
                 Action::Connect { not_before_ns, .. } => not_before_ns,

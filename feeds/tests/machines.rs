@@ -118,17 +118,17 @@ fn audits_let_books_live_and_find_lies() {
     assert!(0 < world.machine.stats().audits_wrong, "{:?}", world.machine.stats());
 }
 
-/// MD-01, MD-02, MD-03, MD-06, MD-07, MD-08, MD-09: all faults at once for half a minute; then a quiet one
+/// MD-01, MD-02, MD-03, MD-06, MD-07, MD-08, MD-09: all faults at once for half a minute; then a quiet time
 /// in which every book comes back. The world checks after every batch that no live book is wrong.
 fn survives<F: support::Fake>(mut world: World<F>) -> World<F> {
     world.faults = Faults::ALL;
-    world.run(30 * SECOND);
+    world.run(25 * SECOND);
     world.faults = Faults::default();
     for conn in world.open_conns() {
         world.delay(conn, 0);
         world.mute(conn, 0);
     }
-    world.run(90 * SECOND);
+    world.run(45 * SECOND);
     assert!(
         world.all_live(),
         "{:?} {:?}",
@@ -139,7 +139,7 @@ fn survives<F: support::Fake>(mut world: World<F>) -> World<F> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3, ..ProptestConfig::default() })]
 
     #[test]
     fn binance_is_never_live_and_wrong(seed in any::<u64>(), age in 0..300u64) {
@@ -184,7 +184,8 @@ fn binance_gap_costs_one_symbol_and_is_said_first() {
 
 #[test]
 fn binance_trap_1_old_snapshots_are_fetched_again_with_backoff() {
-    let mut world = binance(4, |_| ());
+    // 50 of weight each; at 250 the budget of a minute would end the test.
+    let mut world = binance(4, |options| options.depth = 1_000);
     world.fake.snapshot_age = 2_000;
     world.run(40 * SECOND);
     let stats = *world.machine.stats();
@@ -208,12 +209,15 @@ fn binance_trap_2_events_before_the_acknowledgement_count() {
 
 #[test]
 fn binance_trap_3_levels_beyond_the_snapshot_are_not_shown() {
-    // The snapshot holds 20 levels of 60; W is 20.
-    let mut world = binance(6, |options| options.depth = 20);
+    // The snapshot holds 30 levels of 60; W is 20.
+    let mut world = binance(6, |options| options.depth = 30);
     world.fake.partial = true;
-    world.run(20 * SECOND);
-    // The world's check compares every shown level with the truth; the book asks for more when it wears.
-    assert!(world.machine.stats().resyncs < 60, "{:?}", world.machine.stats());
+    world.run(60 * SECOND);
+    // The world's check compares every shown level with the truth. A book that wears takes another
+    // snapshot and stays live; hardly ever it wears too fast for that.
+    let stats = *world.machine.stats();
+    assert!(0 < stats.refreshes && stats.resyncs <= stats.refreshes / 4, "{stats:?}");
+    assert!(world.live_ns.iter().all(|ns| 55 * SECOND < *ns), "{:?} {stats:?}", world.live_ns);
 }
 
 #[test]

@@ -55,6 +55,9 @@ const STAGGER_NS: i64 = 60 * SECOND;
 /// Least and most to wait after a snapshot older than the buffer: some cache is behind, not in trouble.
 const OLDER_NS: (i64, i64) = (SECOND / 5, 2 * SECOND);
 
+/// Between two refreshes of one worn book.
+const REFRESH_NS: i64 = 5 * SECOND;
+
 /// Where a symbol is asked for that the venue does not know.
 const UNKNOWN_NS: i64 = 30 * SECOND;
 
@@ -103,6 +106,7 @@ struct Cell {
     suspect: bool,
     status: TradingStatus,
     snapshot_at_ns: Option<i64>,
+    refresh_at_ns: i64,
     fallback_at_ns: i64,
     backoff: Backoff,
     live_since_ns: i64,
@@ -170,6 +174,7 @@ impl Binance {
                 suspect: false,
                 status: instrument.status,
                 snapshot_at_ns: None,
+                refresh_at_ns: now_ns,
                 fallback_at_ns: now_ns,
                 backoff: Backoff::new(SECOND / 20, 30 * SECOND, 60 * SECOND, seed),
                 live_since_ns: now_ns,
@@ -373,15 +378,30 @@ impl Binance {
             return self.resync(slot, Reason::Crossed, head, out);
         }
         self.books.refill(slot, id);
-        // Few snapshot levels are left on a side: what is beyond them was never known (section 3).
-        let least = (self.options.window / 8).min(self.options.depth as usize / 4).max(1);
-        if self.books.is_worn(slot, least) {
-            return self.resync(slot, Reason::Bounds, head, out);
+        // Few snapshot levels are left on a side: what is beyond them was never known (section 3). Early
+        // enough, another snapshot joins without a break; too late, the book begins anew.
+        let (window, depth) = (self.options.window, self.options.depth as usize);
+        if self.books.is_worn(slot, (window * 3 / 4).min(depth / 2).max(1)) {
+            if self.books.is_worn(slot, (window / 8).min(depth / 8).max(1)) {
+                return self.resync(slot, Reason::Bounds, head, out);
+            }
+            self.refresh(slot, head.at.recv_ns);
         }
         self.books.set_position(slot, id, head);
         let (state, reason) = self.settled(slot);
         self.books.say_if_new(slot, state, reason, id);
         self.books.commit(head, out);
+    }
+
+    /// Has a worn book take another snapshot while it stays live.
+    #[cold]
+    fn refresh(&mut self, slot: usize, now_ns: i64) {
+        let cell = &mut self.cells[slot];
+        if cell.refresh_at_ns <= now_ns {
+            cell.refresh_at_ns = now_ns + REFRESH_NS;
+            cell.snapshot_at_ns = Some(now_ns);
+            cell.sync.refresh();
+        }
     }
 
     fn on_ticker(
@@ -447,12 +467,15 @@ impl Binance {
         if !self.cells[slot].sync.wants_snapshot() {
             return;
         }
+        let refreshing = self.cells[slot].sync.is_synced();
         let id = match decode_snapshot(body, self.scales[slot], &mut self.levels) {
             Ok(id) => id,
             Err(error) => {
                 self.stats.malformed += 1;
-                let state = (BookState::Stale, error.reason());
-                self.books.doubt(slot, state, head, out);
+                if !refreshing {
+                    let state = (BookState::Stale, error.reason());
+                    self.books.doubt(slot, state, head, out);
+                }
                 return self.snapshot_again(slot, (0, i64::MAX), now_ns);
             }
         };
@@ -484,8 +507,12 @@ impl Binance {
                 ticker.checked = true;
             }
         }
-        cell.live_since_ns = now_ns;
-        cell.auditor.restart(now_ns);
+        if refreshing {
+            self.stats.refreshes += 1;
+        } else {
+            cell.live_since_ns = now_ns;
+            cell.auditor.restart(now_ns);
+        }
         let head = Head { venue_ts_ns, ..*head };
         if self.books.book(slot).is_crossed_or_locked() {
             self.stats.crossed += 1;

@@ -88,6 +88,8 @@ pub struct DepthSync {
     held_levels: Vec<Update>,
     /// Buffered diffs before this one are older than the snapshot.
     first_released: usize,
+    /// In sync, and keeping diffs for another snapshot that will join without a break.
+    refreshing: bool,
 }
 
 impl Default for DepthSync {
@@ -99,6 +101,7 @@ impl Default for DepthSync {
             held: Vec::new(),
             held_levels: Vec::new(),
             first_released: 0,
+            refreshing: false,
         }
     }
 }
@@ -112,8 +115,17 @@ impl DepthSync {
 
     /// Returns whether a diff waits for a snapshot.
     #[must_use]
-    pub const fn wants_snapshot(&self) -> bool {
-        matches!(self.phase, Phase::Buffering) && !self.held.is_empty()
+    pub fn wants_snapshot(&self) -> bool {
+        (self.refreshing || matches!(self.phase, Phase::Buffering)) && !self.held.is_empty()
+    }
+
+    /// Has a book that is in sync take another snapshot, because the old one's known part has worn off:
+    /// diffs are applied and kept from here on, and the snapshot joins them without a break.
+    pub fn refresh(&mut self) {
+        if self.is_synced() && !self.refreshing {
+            self.clear_buffer();
+            self.refreshing = true;
+        }
     }
 
     /// Returns the last id that was applied; 0 before the first snapshot.
@@ -154,6 +166,9 @@ impl DepthSync {
         self.old_in_a_row = 0;
         self.phase = Phase::Synced { joined: true };
         self.id = span.last;
+        if self.refreshing {
+            self.keep(span, event_ns, levels);
+        }
         OnDiff::Apply { overlap: joined && span.first < expected }
     }
 
@@ -178,14 +193,27 @@ impl DepthSync {
             self.hold(span, event_ns, levels);
             return OnDiff::Gap { expected: last.saturating_add(1), received: span.first };
         }
-        let count = self.held_levels.len() + levels[0].len() + levels[1].len();
-        if self.held.len() == BUFFERED_EVENTS_MAX || BUFFERED_LEVELS_MAX < count {
+        if self.is_full(levels) {
             self.clear_buffer();
             self.hold(span, event_ns, levels);
             return OnDiff::Overflow;
         }
         self.hold(span, event_ns, levels);
         OnDiff::Buffered { began: false }
+    }
+
+    /// Keeps an applied diff for the snapshot that was asked for; too many, and it was not to be.
+    #[cold]
+    fn keep(&mut self, span: Span, event_ns: i64, levels: [&[Update]; 2]) {
+        if self.is_full(levels) {
+            return self.clear_buffer();
+        }
+        self.hold(span, event_ns, levels);
+    }
+
+    fn is_full(&self, levels: [&[Update]; 2]) -> bool {
+        let count = self.held_levels.len() + levels[0].len() + levels[1].len();
+        self.held.len() == BUFFERED_EVENTS_MAX || BUFFERED_LEVELS_MAX < count
     }
 
     fn hold(&mut self, span: Span, event_ns: i64, levels: [&[Update]; 2]) {
@@ -200,12 +228,13 @@ impl DepthSync {
         self.held.clear();
         self.held_levels.clear();
         self.first_released = 0;
+        self.refreshing = false;
     }
 
     /// Takes the id of a snapshot. Where it joins, apply the snapshot, then [`DepthSync::released`], then
     /// call [`DepthSync::release`].
     pub fn on_snapshot(&mut self, snapshot_id: u64) -> OnSnapshot {
-        if self.is_synced() && snapshot_id <= self.id {
+        if self.is_synced() && !self.refreshing && snapshot_id <= self.id {
             return OnSnapshot::Unwanted;
         }
         if self.held.first().is_some_and(|first| snapshot_id < first.span.first) {
@@ -215,6 +244,7 @@ impl DepthSync {
         self.first_released = self.held.partition_point(|held| held.span.last <= snapshot_id);
         self.phase = Phase::Synced { joined: self.first_released < self.held.len() };
         self.id = self.held.last().map_or(snapshot_id, |held| held.span.last.max(snapshot_id));
+        self.refreshing = false;
         self.old_in_a_row = 0;
         OnSnapshot::Joined
     }
@@ -356,6 +386,28 @@ mod tests {
         assert_eq!(sync.id(), 109);
     }
 
+    #[test]
+    fn a_refresh_joins_without_a_break() {
+        let mut sync = golden();
+        sync.on_snapshot(104);
+        sync.release();
+        sync.refresh();
+        assert!(!sync.wants_snapshot(), "nothing is kept yet");
+        assert_eq!(diff(&mut sync, 110, 112), OnDiff::Apply { overlap: false });
+        assert!(sync.wants_snapshot() && sync.is_synced());
+        assert_eq!(sync.on_snapshot(109), OnSnapshot::Older);
+        assert_eq!(diff(&mut sync, 113, 115), OnDiff::Apply { overlap: false });
+        assert_eq!(sync.on_snapshot(112), OnSnapshot::Joined);
+        assert_eq!(sync.released().map(|(last, ..)| last).collect::<Vec<_>>(), [115]);
+        sync.release();
+        assert_eq!(sync.id(), 115);
+        assert_eq!(diff(&mut sync, 116, 116), OnDiff::Apply { overlap: false });
+        sync.refresh();
+        diff(&mut sync, 117, 117);
+        assert_eq!(diff(&mut sync, 119, 119), OnDiff::Gap { expected: 118, received: 119 });
+        assert_eq!(sync.on_snapshot(118), OnSnapshot::Older, "a gap ends the refresh");
+    }
+
     proptest! {
         /// Diffs of one id each, some lost or repeated, snapshots of any age: the ids that were applied
         /// are always the snapshot's and all after it, with none missing.
@@ -379,6 +431,7 @@ mod tests {
                             sync.release();
                         }
                     }
+                    9 => sync.refresh(),
                     2 => {
                         let id = stream.saturating_sub(n);
                         if let OnDiff::Apply { .. } = diff(&mut sync, id, id) {
