@@ -9,8 +9,9 @@
 //! 2. the marginal rate, i.e. the product of the legs' rates at the last level each of them touches,
 //!    still is at least 1 plus the threshold.
 //!
-//! Both conditions only turn from true to false as the size grows, so the size is found by doubling
-//! and halving. Then each leg but the last is trimmed to the fewest lots that still feed the next one.
+//! Both conditions only turn from true to false as the size grows, and only where a leg comes to its
+//! next level, its limit or the end of its book: only those sizes are tried. Then each leg but the last
+//! is trimmed to the fewest lots that still feed the next one.
 //!
 //! Not here: which cycles are worth walking and what becomes of them (`detector`).
 
@@ -70,6 +71,11 @@ impl Plan {
     #[must_use]
     pub fn input(&self) -> Amount {
         self.orders[0].spends
+    }
+
+    /// Returns how many levels each leg touches; an order for nothing stands at the first.
+    fn touched(&self) -> [u32; LEGS_MAX] {
+        self.orders.map(|order| order.levels.max(1))
     }
 
     /// Returns what the last leg brings.
@@ -238,6 +244,52 @@ impl Leg<'_> {
         i64::try_from(div_ceil(qty, self.rules.lot.0.into())).ok()
     }
 
+    /// The largest quantity, in whole lots, within the first `levels` levels and the leg's limits.
+    fn qty_within(&self, levels: u32) -> i64 {
+        // Below this Σ px × qty the notional, rounded down, is within its limit.
+        let mut rest = (i128::from(self.rules.notional_max.0) + 1) * self.scale() - 1;
+        let mut qty: i64 = 0;
+        for level in self.book.levels(self.side()).take(levels as usize) {
+            let affordable = rest / i128::from(level.px.0);
+            if affordable < i128::from(level.qty.0) {
+                qty = qty.saturating_add(affordable as i64);
+                break;
+            }
+            qty = qty.saturating_add(level.qty.0);
+            rest -= i128::from(level.px.0) * i128::from(level.qty.0);
+        }
+        let qty = qty.min(self.rules.qty_max.0);
+        qty - qty % self.rules.lot.0
+    }
+
+    /// The largest input that converts to at most `lots` lots; nothing where no input is too large.
+    fn input_below(&self, lots: i64) -> Option<Amount> {
+        let next = lots.checked_add(1)?.checked_mul(self.rules.lot.0)?;
+        match self.action {
+            Action::Sell => Some(Amount(next - 1)),
+            Action::Buy => {
+                let bound = match self.take(next) {
+                    Some(fill) => i128::from(self.order(fill)?.spends.0),
+                    // Beyond the displayed depth it is the depth that bounds: the least budget that
+                    // would pay for more than all of it.
+                    None => {
+                        let levels = self.book.levels(Side::Ask);
+                        let all: i128 =
+                            levels.map(|l| i128::from(l.px.0) * i128::from(l.qty.0)).sum();
+                        match self.rules.fee_in {
+                            FeeIn::Received => div_ceil(all + 1, self.scale()),
+                            FeeIn::Quote => div_ceil(
+                                (all + 1).checked_mul(PPM + self.fee())?,
+                                self.scale() * PPM,
+                            ),
+                        }
+                    }
+                };
+                amount(bound - 1)
+            }
+        }
+    }
+
     /// The leg's rate at a price as a fraction: output per input in real units, fee included.
     fn rate(&self, px: Px) -> (u128, u128) {
         let (px, one) = (px.0 as u128, pow10(self.rules.px_exponent) as u128);
@@ -290,25 +342,53 @@ pub fn plan(legs: &[Leg<'_>], lots: i64, threshold_ppm: i64) -> Result<Plan, Too
 }
 
 /// Returns the largest plan, or why not even one lot passes.
+///
+/// Between two sizes at which a leg comes to its next level nothing that decides changes, so only those
+/// sizes are tried: the largest one that stays within the levels touched so far, and one lot more.
 pub fn largest(legs: &[Leg<'_>], threshold_ppm: i64) -> Result<Plan, TooLarge> {
     debug_assert!((2..=LEGS_MAX).contains(&legs.len()), "a cycle has 2 to 4 legs");
-    let mut good = (1, plan(legs, 1, threshold_ppm)?);
-    let best = legs[0].book.best(legs[0].side()).map_or(1, |level| level.qty.0);
-    // The best level's quantity is the likeliest size: begin there, then double or halve.
-    let mut next = (best / legs[0].rules.lot.0).max(2);
-    let mut bad = None;
+    let mut best = plan(legs, 1, threshold_ppm)?;
+    let mut touched = best.touched();
     loop {
-        match plan(legs, next, threshold_ppm) {
-            Ok(plan) => good = (next, plan),
-            Err(_) => bad = Some(next),
+        let lots = lots_within(legs, touched);
+        if let Ok(plan) = plan(legs, lots, threshold_ppm) {
+            best = plan;
         }
-        next = match bad {
-            // Above i64 no book has depth, so the doubling ends before it.
-            None => next.saturating_mul(2),
-            Some(bad) if bad - good.0 <= 1 => return Ok(trim(legs, good.1)),
-            Some(bad) => good.0 + (bad - good.0) / 2,
-        };
+        let Ok(next) = plan(legs, lots.saturating_add(1), threshold_ppm) else { break };
+        best = next;
+        let before = touched;
+        for (touched, now) in touched.iter_mut().zip(next.touched()) {
+            *touched = now.max(*touched);
+        }
+        if touched == before {
+            break;
+        }
     }
+    Ok(trim(legs, best))
+}
+
+/// Returns the most lots of the first leg for which no leg touches more levels than given, nor exceeds
+/// its own limits.
+fn lots_within(legs: &[Leg<'_>], touched: [u32; LEGS_MAX]) -> i64 {
+    let mut lots = i64::MAX;
+    for idx in 0..legs.len() {
+        let leg = &legs[idx];
+        let mut most = leg.qty_within(touched[idx]) / leg.rules.lot.0;
+        for before in (0..idx).rev() {
+            // More than `most` lots need more input than this; fewer lots before bring at most that.
+            let Some(input) = legs[before + 1].input_below(most) else {
+                most = i64::MAX;
+                break;
+            };
+            let Some(next) = legs[before].lots_for(Amount(input.0.saturating_add(1))) else {
+                most = i64::MAX;
+                break;
+            };
+            most = next - 1;
+        }
+        lots = lots.min(most);
+    }
+    lots.max(1)
 }
 
 /// Trims every leg but the last to the fewest lots that still feed the next one.
