@@ -110,6 +110,8 @@ fn nothing_is_left_unfinished() {
             if path.ends_with("tests/tidy.rs") {
                 continue;
             }
+            // The child processes of shm's tests are tests of the same binary, started by name.
+            let text = text.replace("#[ignore = \"a child process\"]", "");
             for word in [
                 "todo!(",
                 "unimplemented!(",
