@@ -746,3 +746,133 @@ fn is_scale(error: DecodeError) -> bool {
             | DecodeError::Qty(DecimalError::Inexact { .. } | DecimalError::Overflow { .. })
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(rows: &[(&str, &str, &str)]) -> String {
+        let line = |(n, (kind, extra, raw)): (usize, &(&str, &str, &str))| {
+            let raw = serde_json::to_string(raw).expect("text");
+            let kind =
+                if kind.is_empty() { String::new() } else { format!("\"kind\":\"{kind}\",") };
+            format!("{{\"ts_recv_ns\":{n},\"venue\":\"VENUE\",{kind}{extra}\"raw\":{raw}}}\n")
+        };
+        rows.iter().enumerate().map(line).collect()
+    }
+
+    fn run(venue: &str, rows: &[(&str, &str, &str)]) -> Vec<SymbolReport> {
+        let text = lines(rows).replace("VENUE", venue);
+        rebuild("captures/x/y.jsonl", text.as_bytes()).expect("a recording")
+    }
+
+    fn diff(first: u64, last: u64, bids: &str) -> String {
+        format!(
+            r#"{{"e":"depthUpdate","E":1,"s":"PEPEUSDT","U":{first},"u":{last},"b":[{bids}],"a":[]}}"#
+        )
+    }
+
+    /// Quantities that no global 1e-8 holds, prices that 1e-8 does not reach.
+    #[test]
+    fn exponents_are_found() {
+        let snapshot = r#"{"lastUpdateId":5,"bids":[["0.0000012345","123456789012345.00"]],"asks":[["0.0000012346","1.5"]]}"#;
+        let rows = [
+            ("", "", &*diff(1, 5, "")),
+            ("rest", "\"symbol\":\"PEPEUSDT\",", snapshot),
+            ("", "", &*diff(6, 6, r#"["0.00000123451","7.25"]"#)),
+        ];
+        let report = run("binance", &rows).remove(0);
+        assert_eq!(report.best_bid, Some(["0.00000123451".into(), "7.25".into()]));
+        assert_eq!((report.levels, report.applied, report.bbo_changes), ([2, 1], 2, 2));
+        assert!(report.synced_at_end);
+    }
+
+    #[test]
+    fn numbers_that_no_exponent_holds_are_refused_by_name() {
+        let bids = r#"["1","123456789012345678"],["2","0.000000000000000001"]"#;
+        let text = lines(&[("", "", &*diff(1, 5, bids))]).replace("VENUE", "binance");
+        let error = rebuild("x/y.jsonl", text.as_bytes()).expect_err("too wide").to_string();
+        assert!(error.contains("PEPEUSDT") && error.contains("quantity"), "{error}");
+    }
+
+    #[test]
+    fn gaps_and_session_ends_start_afresh() {
+        let snapshot =
+            |id: u64| format!(r#"{{"lastUpdateId":{id},"bids":[["1","1"]],"asks":[["2","1"]]}}"#);
+        let rest = "\"symbol\":\"PEPEUSDT\",";
+        let (one, two) = (snapshot(5), snapshot(9));
+        let rows = [
+            ("", "", &*diff(1, 5, "")),
+            ("rest", rest, &*one),
+            ("", "", &*diff(7, 9, r#"["1","2"]"#)),
+        ];
+        let report = run("binance", &rows).remove(0);
+        assert_eq!((report.gaps, report.synced_at_end, report.best_bid), (1, false, None));
+        let mut again = rows.to_vec();
+        again.push(("rest", rest, &*two));
+        let report = run("binance", &again).remove(0);
+        assert_eq!((report.snapshots, report.synced_at_end, report.bbo_changes), (2, true, 1));
+        let mut ended = rows[..2].to_vec();
+        ended.push(("session_end", "", ""));
+        let report = run("binance", &ended).remove(0);
+        assert_eq!((report.synced_at_end, report.levels, report.bbo_changes), (false, [0, 0], 1));
+    }
+
+    #[test]
+    fn a_wrong_kraken_checksum_is_counted_and_ends_the_sync() {
+        let message = |kind: &str, qty: &str, sum: u64| {
+            format!(
+                r#"{{"channel":"book","type":"{kind}","data":[{{"symbol":"BTC/USD","bids":[{{"price":65000.0,"qty":{qty}}},{{"price":64999.9,"qty":0.03125000}},{{"price":64998.7,"qty":10.00000000}}],"asks":[{{"price":65000.1,"qty":0.50000000}},{{"price":65000.2,"qty":1.25000000}},{{"price":65001.0,"qty":0.00010000}}],"checksum":{sum}}}]}}"#
+            )
+        };
+        let good = message("snapshot", "2.00000000", 364_537_153);
+        let bad = message("update", "3.00000000", 364_537_153);
+        let report = run("kraken", &[("", "", &good)]).remove(0);
+        assert_eq!((report.checksum_ok, report.checksum_bad, report.synced_at_end), (1, 0, true));
+        let report = run("kraken", &[("", "", &good), ("", "", &bad)]).remove(0);
+        assert_eq!((report.checksum_ok, report.checksum_bad, report.synced_at_end), (1, 1, false));
+    }
+
+    #[test]
+    fn several_events_of_a_coinbase_message_are_one_line() {
+        let event = |kind: &str, qty: &str| {
+            format!(
+                r#"{{"type":"{kind}","product_id":"BTC-USD","updates":[{{"side":"bid","price_level":"1.00","new_quantity":"{qty}"}}]}}"#
+            )
+        };
+        let frame = |n: u64, events: &str| {
+            format!(r#"{{"channel":"l2_data","sequence_num":{n},"events":[{events}]}}"#)
+        };
+        let first = frame(0, &event("snapshot", "1"));
+        let second = frame(1, &format!("{},{}", event("update", "2"), event("update", "3")));
+        let report = run("coinbase", &[("", "", &first), ("", "", &second)]).remove(0);
+        assert_eq!((report.applied, report.bbo_changes), (2, 2));
+        assert_eq!(report.best_bid, Some(["1".into(), "3".into()]));
+        let late = frame(3, &event("update", "4"));
+        let report = run("coinbase", &[("", "", &first), ("", "", &late)]).remove(0);
+        assert_eq!((report.gaps, report.synced_at_end), (1, false));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_by_name_and_what_is_no_session_is_empty() {
+        let check = |venue: &str, raw: &str, part: &str| {
+            let text = lines(&[("", "", raw)]).replace("VENUE", venue);
+            let error = rebuild("x/y.jsonl", text.as_bytes()).expect_err(part).to_string();
+            assert!(error.contains("not supported") && error.contains(part), "{error}");
+        };
+        check("bitstamp", "{}", "bitstamp");
+        check("kraken", "[0,{},\"book-10\",\"XBT/USD\"]", "v1");
+        check("coinbase", "{\"type\":\"l2update\",\"changes\":[]}", "Exchange");
+        assert_eq!(
+            run("binance", &[("single", "", "{}"), ("normalised", "", "x"), ("odd", "", "")]),
+            []
+        );
+        assert_eq!(rebuild("x", &b""[..]).expect("nothing"), []);
+        assert!(rebuild("x", &b"{"[..]).is_err());
+        assert!(rebuild("x", &b"\x1f\x8bjunk"[..]).is_err());
+        assert_eq!(
+            rebuild("x", &b"{}"[..]).err().map(|e| e.to_string().contains("venue")),
+            Some(true)
+        );
+    }
+}

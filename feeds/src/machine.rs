@@ -183,6 +183,8 @@ pub struct MachineStats {
     pub mute: u64,
     /// Heartbeats the venue's counter says we missed.
     pub missed_heartbeats: u64,
+    /// Instruments whose rules or status changed.
+    pub rule_changes: u64,
     pub audits: u64,
     pub audits_wrong: u64,
     /// Best-price messages that agreed and disagreed with the book.
@@ -207,12 +209,14 @@ pub struct Options {
     pub per_conn: usize,
     /// Kraken: subscribed depth. Binance: levels of the REST snapshot.
     pub depth: u32,
-    /// Binance: merge `bookTicker` into the book. Coinbase: subscribe `ticker` as a cross-check.
+    /// Binance: merge `bookTicker` into the book.
     pub ticker: bool,
     /// Compare books with the REST book, and be `Live` only after the first comparison.
     pub audit: bool,
     /// Between two audits of one book.
     pub audit_every_ns: i64,
+    /// Between two readings of the instruments' rules; 0 is never. Kraken sends changes by itself.
+    pub rules_every_ns: i64,
     /// Nothing received for longer: the connection's books are stale and it is probed.
     pub silence_ns_max: i64,
     /// Nothing received for this long after the probe: the connection is dead.
@@ -229,7 +233,7 @@ pub struct Options {
     pub fallback_after_ns: i64,
     /// Between two REST snapshots of one book while falling back.
     pub fallback_every_ns: i64,
-    /// Age at which a connection is replaced.
+    /// Binance: age at which a connection is replaced, make-before-break (the venue ends it at 24 h).
     pub rotate_after_ns: i64,
     /// Share of the venue's REST budget this machine may use, in parts per million.
     pub rest_share_ppm: u32,
@@ -251,6 +255,7 @@ impl Options {
             ticker: true,
             audit: true,
             audit_every_ns: 300 * SECOND,
+            rules_every_ns: 60 * SECOND,
             // A 100 ms slot without changes sends nothing; 19 s was seen on one small symbol, but not on
             // a connection that carries a busy one.
             silence_ns_max: 3 * SECOND,

@@ -56,6 +56,21 @@ pub enum Purpose {
     Fallback(usize),
     /// Whether a slot's silent stream should have said something.
     Probe(usize),
+    /// The rules of a slot (and of those after it, where one request is for several).
+    Rules(usize),
+}
+
+impl Purpose {
+    /// Returns the slot it is about.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        let (Purpose::Snapshot(slot)
+        | Purpose::Audit(slot)
+        | Purpose::Fallback(slot)
+        | Purpose::Probe(slot)
+        | Purpose::Rules(slot)) = self;
+        slot
+    }
 }
 
 /// What to do about an answer that is no success.

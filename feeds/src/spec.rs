@@ -95,6 +95,20 @@ pub struct VenueInstrument {
     pub status: TradingStatus,
 }
 
+impl VenueInstrument {
+    /// Returns what newly read rules are in our quanta: status, and tick, lot and smallest notional. Rules
+    /// finer than the quanta that were fixed at start cannot be traded by this run: they halt.
+    #[must_use]
+    pub fn quanta(&self, rules: &InstrumentRules) -> (TradingStatus, [i64; 3]) {
+        let tick = parse_decimal(rules.tick.as_bytes(), self.px_exponent).unwrap_or(0);
+        let lot = parse_decimal(rules.lot.as_bytes(), self.qty_exponent).unwrap_or(0);
+        let notional =
+            at_least(&rules.notional_min, self.notional_exponent).unwrap_or(self.notional_min);
+        let status = if 0 < tick && 0 < lot { rules.status } else { TradingStatus::Halted };
+        (status, [tick, lot, notional])
+    }
+}
+
 /// Why the listed instruments make no universe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -522,6 +536,18 @@ mod tests {
             list(vec![rules(Venue::Binance, "A", "B", "0.000000000001", "0.000000000000001")]),
             "binance A-B",
         );
+    }
+
+    #[test]
+    fn rules_that_get_finer_than_our_quanta_halt() {
+        let mut rules = rules(Venue::Binance, "BTC", "USDT", "0.01", "0.00001");
+        let (_, instruments) = build_universe(&list(vec![rules.clone()])).unwrap();
+        let of = |rules: &InstrumentRules| instruments[0].quanta(rules);
+        assert_eq!(of(&rules), (TradingStatus::Trading, [1, 1, 50_000_000]));
+        rules.lot = "0.001".into();
+        assert_eq!(of(&rules).1[1], 100);
+        rules.tick = "0.001".into();
+        assert_eq!(of(&rules).0, TradingStatus::Halted);
     }
 
     #[test]

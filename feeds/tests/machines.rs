@@ -434,6 +434,33 @@ fn websocket_down_means_rest_at_the_budgeted_rate_and_never_live() {
     check(kraken(16, |_| ()));
 }
 
+/// MD-10, MD-11: a status that flips and rules that change are said within one reading.
+#[test]
+fn halts_and_rules_are_read_at_run_time() {
+    let mut world = binance(18, |options| options.rules_every_ns = 5 * SECOND);
+    world.run(6 * SECOND);
+    assert!(world.all_live());
+    world.keep_records = true;
+    world.fake.status = "BREAK".into();
+    world.run(6 * SECOND);
+    assert_eq!(said(&world, BookState::Stale, Reason::Halted), 3);
+    let change = world.records.iter().find(|r| r.kind() == Some(Kind::InstrumentChange)).unwrap();
+    assert_eq!(change.data[..3], [TradingStatus::Halted as i64, 1, 1]);
+    world.fake.status = "TRADING".into();
+    world.run(6 * SECOND);
+    assert!(world.all_live());
+
+    let mut world = coinbase(18, |options| options.rules_every_ns = 5 * SECOND);
+    world.run(6 * SECOND);
+    world.fake.offline.insert("ETH-USD".into());
+    world.run(6 * SECOND);
+    assert_eq!(world.machine.state(1), (BookState::Stale, Reason::Halted));
+    assert!(world.is_live(0) && world.is_live(2));
+    world.fake.offline.clear();
+    world.run(6 * SECOND);
+    assert!(world.all_live());
+}
+
 #[test]
 fn beats_say_that_a_connection_lives() {
     let mut world = binance(17, |_| ());

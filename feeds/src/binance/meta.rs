@@ -10,7 +10,7 @@ use super::wire::percent;
 use crate::spec::{InstrumentRules, MetadataError, read_metadata};
 
 /// Symbols of one request: longer URIs fail at about 8,000 characters.
-const SYMBOLS_MAX: usize = 200;
+pub const SYMBOLS_MAX: usize = 200;
 
 /// Returns the paths that describe these symbols.
 #[must_use]

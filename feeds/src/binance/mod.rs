@@ -105,6 +105,8 @@ struct Cell {
     /// A frame of the connection could not be read: the next diff that joins clears it.
     suspect: bool,
     status: TradingStatus,
+    /// Rules as they were last published.
+    rules: Option<(TradingStatus, [i64; 3])>,
     snapshot_at_ns: Option<i64>,
     refresh_at_ns: i64,
     fallback_at_ns: i64,
@@ -131,6 +133,7 @@ pub struct Binance {
     cells: Vec<Cell>,
     levels: Levels,
     next_id: u64,
+    rules_at_ns: i64,
 }
 
 impl Binance {
@@ -156,6 +159,7 @@ impl Binance {
             cells: Vec::new(),
             levels: Levels::default(),
             next_id: 1,
+            rules_at_ns: now_ns.saturating_add(options.rules_every_ns),
             instruments,
             options,
         };
@@ -173,6 +177,7 @@ impl Binance {
                 differing: 0,
                 suspect: false,
                 status: instrument.status,
+                rules: None,
                 snapshot_at_ns: None,
                 refresh_at_ns: now_ns,
                 fallback_at_ns: now_ns,
@@ -776,6 +781,44 @@ impl Binance {
         }
     }
 
+    /// Asks for the rules of all instruments when it is time.
+    fn fetch_rules(&mut self, now_ns: i64) {
+        if self.options.rules_every_ns == 0 || now_ns < self.rules_at_ns {
+            return;
+        }
+        self.rules_at_ns = now_ns.saturating_add(self.options.rules_every_ns);
+        let symbols: Vec<&str> = self.instruments.iter().map(|i| i.symbol.as_str()).collect();
+        for (idx, path) in meta::metadata_paths(&symbols).into_iter().enumerate() {
+            let purpose = Purpose::Rules(idx * meta::SYMBOLS_MAX);
+            if !self.desk.is_pending(purpose) {
+                // Without budget the next reading will do.
+                let cost = wire::RULES_WEIGHT;
+                let _ = self.desk.get(path, cost, purpose, now_ns, &mut self.stats);
+            }
+        }
+    }
+
+    fn on_rules(&mut self, body: &mut [u8], head: &Head, out: &mut dyn Publish) {
+        let Ok(read) = meta::parse_metadata(body) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        for rules in read {
+            let Some(slot) = self.symbols.find(rules.symbol.as_bytes()) else { continue };
+            let now = self.instruments[slot].quanta(&rules);
+            let cell = &mut self.cells[slot];
+            if cell.rules.replace(now) == Some(now) {
+                continue;
+            }
+            let (status, [tick, lot, notional]) = now;
+            cell.status = status;
+            self.stats.rule_changes += 1;
+            self.books.rules(slot, status, tick, lot, notional);
+            self.books.commit(head, out);
+            self.settle(slot, head, out);
+        }
+    }
+
     fn audit(&mut self, slot: usize, now_ns: i64) {
         let cell = &self.cells[slot];
         if !self.options.audit || !cell.sync.is_synced() || !cell.auditor.is_due(now_ns) {
@@ -894,10 +937,7 @@ impl Machine for Binance {
 
     fn on_reply(&mut self, request: u32, reply: Reply<'_>, at: Stamps, out: &mut dyn Publish) {
         let Some(purpose) = self.desk.take(request) else { return };
-        let (Purpose::Snapshot(slot)
-        | Purpose::Audit(slot)
-        | Purpose::Fallback(slot)
-        | Purpose::Probe(slot)) = purpose;
+        let slot = purpose.slot();
         let main = self.groups[self.cells[slot].group].main.as_ref();
         let head = Head { conn: main.map_or(0, |link| link.conn), venue_ts_ns: 0, at };
         match self.desk.judge(reply, at.recv_ns, &mut self.stats) {
@@ -906,6 +946,7 @@ impl Machine for Binance {
                 Purpose::Audit(_) => self.on_audit(slot, body, &head, out),
                 Purpose::Fallback(_) => self.on_fallback(slot, body, &head, out),
                 Purpose::Probe(_) => self.on_probe(slot, body, &head, out),
+                Purpose::Rules(_) => self.on_rules(body, &head, out),
             },
             Err(refusal) => {
                 let cell = &mut self.cells[slot];
@@ -918,7 +959,7 @@ impl Machine for Binance {
                     Purpose::Snapshot(_) => cell.snapshot_at_ns = Some(again),
                     Purpose::Audit(_) => cell.auditor.failed(again.max(at.recv_ns + SECOND)),
                     Purpose::Fallback(_) => cell.fallback_at_ns = again,
-                    Purpose::Probe(_) => {}
+                    Purpose::Probe(_) | Purpose::Rules(_) => {}
                 }
             }
         }
@@ -932,6 +973,7 @@ impl Machine for Binance {
             self.fetch_snapshot(slot, now_ns);
             self.audit(slot, now_ns);
         }
+        self.fetch_rules(now_ns);
         self.stats.records = self.books.counts.records;
         self.stats.batches = self.books.counts.batches;
         self.stats.dropped_levels = self.books.counts.dropped_levels;

@@ -29,6 +29,9 @@ pub const CONNECTS_PER_SECOND_MILLI: u32 = 900;
 /// Request weight a minute and address (read live from `rateLimits`; this is the documented value).
 pub const WEIGHT_PER_MINUTE: u64 = 6_000;
 
+/// Weight of `GET /api/v3/exchangeInfo`.
+pub const RULES_WEIGHT: u64 = 20;
+
 /// Levels of the book that is compared with ours.
 pub const AUDIT_LEVELS: u32 = 100;
 

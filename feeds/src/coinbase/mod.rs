@@ -62,6 +62,9 @@ struct Cell {
     /// Another instrument with the same book (an alias), and how to bring ours to its quanta.
     alias: Option<usize>,
     status: TradingStatus,
+    /// Rules as they were last published.
+    rules: Option<(TradingStatus, [i64; 3])>,
+    rules_at_ns: i64,
     auditor: Auditor,
     backoff: Backoff,
     live_since_ns: i64,
@@ -150,6 +153,8 @@ impl Coinbase {
                     synced: false,
                     alias: (next < end && same(slot, next)).then_some(next),
                     status: self.instruments[slot].status,
+                    rules: None,
+                    rules_at_ns: now_ns.saturating_add(self.options.rules_every_ns),
                     auditor: Auditor::default(),
                     backoff: Backoff::new(SECOND / 4, 30 * SECOND, 60 * SECOND, seed),
                     live_since_ns: now_ns,
@@ -463,6 +468,44 @@ impl Coinbase {
         }
     }
 
+    /// Asks for a product's rules when it is time.
+    fn fetch_rules(&mut self, slot: usize, now_ns: i64) {
+        let every_ns = self.options.rules_every_ns;
+        let purpose = Purpose::Rules(slot);
+        let due = every_ns != 0 && self.cells[slot].rules_at_ns <= now_ns;
+        if !due || self.desk.is_pending(purpose) {
+            return;
+        }
+        let paths = meta::metadata_paths(&[&self.instruments[slot].rest_symbol]);
+        for path in paths {
+            let asked = self.desk.get(path, 1, purpose, now_ns, &mut self.stats);
+            self.cells[slot].rules_at_ns = asked.err().unwrap_or(now_ns.saturating_add(every_ns));
+        }
+    }
+
+    fn on_rules(&mut self, slot: usize, body: &mut [u8], head: &Head, out: &mut dyn Publish) {
+        let Ok(read) = meta::parse_metadata(body) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let instrument = &self.instruments[slot];
+        for rules in read.iter().filter(|rules| rules.symbol == instrument.symbol) {
+            let now = instrument.quanta(rules);
+            let cell = &mut self.cells[slot];
+            if cell.rules.replace(now) == Some(now) {
+                continue;
+            }
+            let (status, [tick, lot, notional]) = now;
+            cell.status = status;
+            self.stats.rule_changes += 1;
+            self.books.rules(slot, status, tick, lot, notional);
+            self.books.commit(head, out);
+        }
+        let (state, reason) = self.settled(slot);
+        self.books.say_if_new(slot, state, reason, 0);
+        self.books.commit(head, out);
+    }
+
     fn audit(&mut self, slot: usize, now_ns: i64) {
         let cell = &self.cells[slot];
         if !self.options.audit || !cell.synced || !cell.auditor.is_due(now_ns) {
@@ -588,16 +631,14 @@ impl Machine for Coinbase {
 
     fn on_reply(&mut self, request: u32, reply: Reply<'_>, at: Stamps, out: &mut dyn Publish) {
         let Some(purpose) = self.desk.take(request) else { return };
-        let (Purpose::Snapshot(slot)
-        | Purpose::Audit(slot)
-        | Purpose::Fallback(slot)
-        | Purpose::Probe(slot)) = purpose;
+        let slot = purpose.slot();
         let conn = self.groups[self.cells[slot].group].link.conn;
         let head = Head { conn, venue_ts_ns: 0, at };
         match self.desk.judge(reply, at.recv_ns, &mut self.stats) {
             Ok(body) => match purpose {
                 Purpose::Audit(_) => self.on_audit(slot, body, &head, out),
                 Purpose::Fallback(_) => self.on_fallback(slot, body, &head, out),
+                Purpose::Rules(_) => self.on_rules(slot, body, &head, out),
                 Purpose::Snapshot(_) | Purpose::Probe(_) => {}
             },
             Err(refusal) => {
@@ -610,6 +651,7 @@ impl Machine for Coinbase {
                 match purpose {
                     Purpose::Audit(_) => cell.auditor.failed(again),
                     Purpose::Fallback(_) => cell.fallback_at_ns = again,
+                    Purpose::Rules(_) => cell.rules_at_ns = again,
                     Purpose::Snapshot(_) | Purpose::Probe(_) => {}
                 }
             }
@@ -622,6 +664,7 @@ impl Machine for Coinbase {
         }
         for slot in 0..self.cells.len() {
             self.audit(slot, now_ns);
+            self.fetch_rules(slot, now_ns);
         }
         self.stats.records = self.books.counts.records;
         self.stats.batches = self.books.counts.batches;

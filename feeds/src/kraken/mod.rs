@@ -379,6 +379,7 @@ impl Kraken {
         cell.digits = fitting;
         cell.status = status;
         if cell.rules.replace(rules) != Some(rules) {
+            self.stats.rule_changes += 1;
             let [tick, lot, notional] = rules.1;
             self.books.rules(slot, status, tick, lot, notional);
             self.books.commit(head, out);
@@ -547,10 +548,7 @@ impl Machine for Kraken {
 
     fn on_reply(&mut self, request: u32, reply: Reply<'_>, at: Stamps, out: &mut dyn Publish) {
         let Some(purpose) = self.desk.take(request) else { return };
-        let (Purpose::Snapshot(slot)
-        | Purpose::Audit(slot)
-        | Purpose::Fallback(slot)
-        | Purpose::Probe(slot)) = purpose;
+        let slot = purpose.slot();
         let conn = self.groups[self.cells[slot].group].link.conn;
         let head = Head { conn, venue_ts_ns: 0, at };
         match self.desk.judge(reply, at.recv_ns, &mut self.stats) {

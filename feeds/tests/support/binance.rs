@@ -35,6 +35,7 @@ pub struct FakeBinance {
     pub lie: bool,
     /// Fewer levels may be shown than there are.
     pub partial: bool,
+    pub status: String,
     pub steps: u64,
 }
 
@@ -66,8 +67,23 @@ impl FakeBinance {
             mute_streams: false,
             lie: false,
             partial: false,
+            status: "TRADING".into(),
             steps: 0,
         }
+    }
+
+    fn rules(&self) -> String {
+        let symbols: Vec<String> = self
+            .symbols
+            .iter()
+            .map(|symbol| {
+                format!(
+                    "{{\"symbol\":\"{}\",\"status\":\"{}\",\"filters\":[{{\"filterType\":\"PRICE_FILTER\",\"tickSize\":\"0.01\"}},{{\"filterType\":\"LOT_SIZE\",\"stepSize\":\"0.00001\"}}]}}",
+                    symbol.name, self.status
+                )
+            })
+            .collect();
+        format!("{{\"symbols\":[{}]}}", symbols.join(","))
     }
 
     fn conns(&self, stream: &str) -> Vec<u32> {
@@ -147,6 +163,9 @@ impl Fake for FakeBinance {
     }
 
     fn get(&mut self, path: &str, _now: i64) -> (u16, String) {
+        if path.starts_with("/api/v3/exchangeInfo") {
+            return (200, self.rules());
+        }
         let (_, query) = path.split_once("/api/v3/depth?symbol=").expect("a depth path");
         let (name, limit) = query.split_once("&limit=").expect("a limit");
         let limit: usize = limit.parse().expect("a number");

@@ -35,6 +35,8 @@ pub struct FakeCoinbase {
     pub text_counters: bool,
     pub no_snapshots: bool,
     pub lie: bool,
+    /// Products that are not traded.
+    pub offline: BTreeSet<String>,
     /// REST books are of this many steps ago.
     pub cached: Option<Vec<Sides>>,
 }
@@ -75,6 +77,7 @@ impl FakeCoinbase {
             text_counters: false,
             no_snapshots: false,
             lie: false,
+            offline: BTreeSet::new(),
             cached: None,
         }
     }
@@ -168,6 +171,16 @@ impl Fake for FakeCoinbase {
     }
 
     fn get(&mut self, path: &str, _now: i64) -> (u16, String) {
+        if let Some((_, name)) = path.split_once("/market/products/") {
+            let online = !self.offline.contains(name);
+            return (
+                200,
+                format!(
+                    "{{\"product_id\":\"{name}\",\"price_increment\":\"0.01\",\"base_increment\":\"0.00000001\",\"status\":\"{}\"}}",
+                    if online { "online" } else { "offline" }
+                ),
+            );
+        }
         let (_, query) = path.split_once("product_book?product_id=").expect("a book path");
         let (name, limit) = query.split_once("&limit=").expect("a limit");
         let limit: usize = limit.parse().expect("a number");
