@@ -65,6 +65,8 @@ pub mod metric {
     pub const GAPS: &str = "engine_gap_total";
     /// Turns without room in the journal.
     pub const JOURNAL_FULL: &str = "engine_journal_full_total";
+    /// Outputs that found no room in the outbox or the journal.
+    pub const OUTPUTS_LOST: &str = "engine_output_lost_total";
     /// Opportunities open now.
     pub const OPEN: &str = "engine_opportunity_open_count";
     /// Next sequence of the journal.
@@ -123,7 +125,7 @@ struct Stats {
     kernel_ns: HistogramHandle,
 }
 
-const COUNTERS: usize = 13;
+const COUNTERS: usize = 14;
 
 /// What only the tile counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,6 +134,7 @@ struct Counts {
     lost: u64,
     gaps: u64,
     journal_full: u64,
+    outputs_lost: u64,
 }
 
 impl Stats {
@@ -151,6 +154,7 @@ impl Stats {
             metric::LOST,
             metric::GAPS,
             metric::JOURNAL_FULL,
+            metric::OUTPUTS_LOST,
         ];
         let mut metrics: Vec<Metric> =
             counters.iter().map(|name| Metric::counter(*name, "count")).collect();
@@ -189,6 +193,7 @@ impl Stats {
             counts.lost,
             counts.gaps,
             counts.journal_full,
+            counts.outputs_lost,
         ];
         for ((handle, told), now) in self.counters.iter_mut().zip(&mut self.told).zip(now) {
             handle.add(now - *told);
@@ -260,7 +265,6 @@ pub struct EngineTile {
     next_watch_ns: i64,
     next_clock_ns: i64,
     full: bool,
-    lost_outputs: u64,
 }
 
 impl EngineTile {
@@ -332,7 +336,6 @@ impl EngineTile {
             next_watch_ns: 0,
             next_clock_ns: 0,
             full: false,
-            lost_outputs: 0,
         })
     }
 
@@ -437,10 +440,12 @@ impl EngineTile {
             self.full = true;
             return;
         }
+        let lost = self.out.lost();
         self.engine.step(record, &mut self.out);
+        self.counts.outputs_lost += self.out.lost() - lost;
         for output in self.out.records() {
             if self.journal.append(output).is_err() {
-                self.lost_outputs += 1;
+                self.counts.outputs_lost += 1;
             }
         }
         self.out.clear();

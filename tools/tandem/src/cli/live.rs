@@ -18,6 +18,7 @@ struct Status {
     opportunities_open: i64,
     halts: u64,
     rejected: u64,
+    outputs_lost: u64,
     #[serde(flatten)]
     report: Report,
 }
@@ -44,6 +45,7 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
         opportunities_open: engine.gauge(metric::OPEN).unwrap_or(0),
         halts: counter(metric::HALTS),
         rejected: counter(metric::REJECTED),
+        outputs_lost: counter(metric::OUTPUTS_LOST),
         report,
     };
     if json {
@@ -58,7 +60,8 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
         ));
         print_venues(&status.report);
         print(format_args!(
-            "opportunities {} ({} open) · denials {} · halts {} · overruns {} · gaps {} · rejected {}",
+            "opportunities {} ({} open) · denials {} · halts {} · overruns {} · gaps {} · rejected {} · \
+             outputs lost {}",
             status.report.opportunities.total,
             status.opportunities_open,
             status.report.denials,
@@ -66,6 +69,7 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
             status.report.losses.overruns,
             status.report.losses.gaps,
             status.rejected,
+            status.outputs_lost,
         ));
         for (venue, feed) in stats.feeds() {
             let counter = |name| feed.counter(name).unwrap_or(0);
