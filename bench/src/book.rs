@@ -1,6 +1,6 @@
 //! One level change and a look at both best prices, over the recorded changes of Binance BTCUSDT.
 //!
-//! The snapshot and all changes of 650 s are applied in order; after each the best bid and ask are read.
+//! The snapshot and the first 100,000 changes (four minutes) are applied in order; after each the best bid and ask are read.
 //! Ours holds 8,192 levels a side, as the feed machine's does, and once 400, as the engine's. hftbacktest's
 //! depths get the same as prices and quantities in `f64`, which is their interface. Checked: the sum over
 //! the best prices after every message (within one, hftbacktest takes off crossed levels by itself and
@@ -33,6 +33,9 @@ const LOT: f64 = 0.00001;
 const FLOOR: &str = "every change once";
 const OURS: &str = "tandem book, 8192 a side";
 const WINDOW: &str = "tandem book, 400 a side";
+
+/// Changes of a block: blocks must be short beside the machine's disturbances.
+const CHANGES: usize = 100_000;
 
 /// A change, as each side wants it.
 #[derive(Clone, Copy)]
@@ -204,7 +207,7 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let real = recorded();
     let from = if real.is_some() { "recorded" } else { "GENERATED, no recordings here" };
     let (snapshot, changes) = real.unwrap_or_else(generated);
-    let (snapshot, changes) = (&snapshot[..], &changes[..]);
+    let (snapshot, changes) = (&snapshot[..], &changes[..changes.len().min(CHANGES)]);
     let sum_of = |depth: &mut dyn FnMut() -> u64| depth();
     let load = |depth: &mut Maps| snapshot.iter().for_each(|change| depth.set(change));
     let mut maps = Maps::default();

@@ -2,7 +2,8 @@
 //!
 //! Hop: exactly one record is in flight. A writes all words and publishes to one ring; B copies, checks
 //! all words, publishes the same to a second ring; A copies and checks. A figure is half a round trip.
-//! The floor is the same on two `AtomicU64` in two lines of their own: no ring can be faster. Word 0 of our
+//! The floor is the same on two `AtomicU64` in two lines of their own: no ring can be faster. That is one line and no payload; `16 words, one
+//! flag` is what a whole record takes without any ring. Word 0 of our
 //! records is the ring's sequence, which is checked instead. All contenders hold 4,096 records and spin
 //! without a pause. The two cores of a virtual machine are near to each other or far; that shows in the
 //! floor, so the two regimes are reported apart.
@@ -37,6 +38,7 @@ const CREDIT_EVERY: u64 = 256;
 const NEAR_NS: f64 = 100.0;
 
 const FLOOR: &str = "cache-line ping-pong";
+const BARE: &str = "16 words, one flag, no ring";
 const OURS: &str = "tandem ring";
 
 /// The record of a number; each word is another one.
@@ -161,6 +163,43 @@ impl Rx for DisruptorRx {
         let mut guard = self.take(1).ok()?;
         (&mut guard).next().copied()
     }
+}
+
+/// The least that hands over a whole record: sixteen words in two lines, the first is the flag. No ring:
+/// one record, no sequence that a lapped reader could tell.
+#[repr(align(128))]
+struct Bare([AtomicU64; 16]);
+
+struct BareEnd<'a> {
+    words: &'a Bare,
+    flag: u64,
+}
+
+impl Tx for BareEnd<'_> {
+    #[inline]
+    fn send(&mut self, item: &Words) {
+        self.flag += 1;
+        // Relaxed: the Release store of the flag below orders them.
+        (1..16).for_each(|at| self.words.0[at].store(item[at], Ordering::Relaxed));
+        self.words.0[0].store(self.flag, Ordering::Release);
+    }
+}
+
+impl Rx for BareEnd<'_> {
+    #[inline]
+    fn poll(&mut self) -> Option<Words> {
+        if self.words.0[0].load(Ordering::Acquire) != self.flag + 1 {
+            return None;
+        }
+        self.flag += 1;
+        // Relaxed: the Acquire load above orders them.
+        Some(std::array::from_fn(|at| self.words.0[at].load(Ordering::Relaxed)))
+    }
+}
+
+fn bare_pair(lines: &[Bare; 2]) -> Pair<BareEnd<'_>, BareEnd<'_>> {
+    let ends = |words| (BareEnd { words, flag: 0 }, BareEnd { words, flag: 0 });
+    Pair { there: ends(&lines[0]), back: ends(&lines[1]) }
 }
 
 /// A ring there and a ring back.
@@ -367,6 +406,8 @@ fn hops(effort: Effort, report: &mut Report, dir: &Path) -> Result<(), Box<dyn E
     let mut disruptor = Pair { there: disruptor_one(), back: disruptor_one() };
     let mut crossbeam = Pair { there: crossbeam::bounded(SLOTS), back: crossbeam::bounded(SLOTS) };
     let lines = [Line(AtomicU64::new(0)), Line(AtomicU64::new(0))];
+    let bare = [(); 2].map(|()| Bare(std::array::from_fn(|_| AtomicU64::new(0))));
+    let mut bare = bare_pair(&bare);
     let mut floor = Contender::new(FLOOR, |lap| hop_floor(lap, &lines[0], &lines[1]));
     let peers = ["ringfire 0.5", "rtrb 0.4", "disruptor 4", "crossbeam-channel 0.5"];
     let mut contenders = [
@@ -375,13 +416,16 @@ fn hops(effort: Effort, report: &mut Report, dir: &Path) -> Result<(), Box<dyn E
         Contender::new(peers[1], |lap| hop(lap, &mut rtrb)),
         Contender::new(peers[2], |lap| hop(lap, &mut disruptor)),
         Contender::new(peers[3], |lap| hop(lap, &mut crossbeam)),
+        Contender::new(BARE, |lap| hop(lap, &mut bare)),
     ];
     let regimes = Some((NEAR_NS, ["cores near", "cores far"]));
-    for found in compare(effort.rounds(200), &mut floor, &mut contenders, regimes) {
+    for found in compare(effort.rounds(150), &mut floor, &mut contenders, regimes) {
         let title = "one-way hop of a 128-byte record, half a round trip, median of a block";
         let mut table = Table::new("ring", title, &found);
         table.beside(&found, OURS, &[FLOOR], Some(Budget::Ratio(1.15)));
+        table.beside(&found, OURS, &[BARE], None);
         table.beside(&found, OURS, &peers, None);
+        table.beside(&found, BARE, &[FLOOR], None);
         peers.iter().for_each(|peer| table.beside(&found, peer, &[FLOOR], None));
         table.singles(&found);
         report.add(table);
