@@ -561,7 +561,10 @@ impl Binance {
         match status {
             429 => error(429, -1003, TOO_MUCH)
                 .with("Retry-After", self.weight.left_ns(ctx.now) / 1_000_000_000 + 1),
-            418 => banned(&Ban { until_ns: ctx.now + 120_000_000_000, count: 1 }, ctx.now),
+            418 => {
+                let until_ns = ctx.now + ctx.cfg.binance.ban_s * 1_000_000_000;
+                banned(&Ban { until_ns, count: 1 }, ctx.now)
+            }
             451 => Response::json(
                 451,
                 "{\"code\":0,\"msg\":\"Service unavailable from a restricted location\"}"

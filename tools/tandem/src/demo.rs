@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -36,6 +38,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Whether progress is told on the error stream.
     pub quiet: bool,
+    /// Set from outside to end the run early; what was done until then is reported.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Why a demo failed.
@@ -66,6 +70,9 @@ pub enum DemoError {
         /// Books.
         books: i64,
     },
+    /// Interrupted before all books were in sync.
+    #[error("stopped before all books were in sync")]
+    Stopped,
     /// A process ended too early.
     #[error("`tandem up` ended early: {0}")]
     UpEnded(std::process::ExitStatus),
@@ -234,6 +241,7 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
         .arg("up")
         .arg("--config")
         .arg(&config_path)
+        .args(["--while-pid", &std::process::id().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()?;
@@ -396,6 +404,7 @@ fn watch(
     up: &mut std::process::Child,
     say: &impl Fn(&str),
 ) -> Result<(Report, f64), DemoError> {
+    let stopped = || options.stop.load(Ordering::Relaxed);
     let ended = |up: &mut std::process::Child| match up.try_wait() {
         Ok(Some(status)) => Err(DemoError::UpEnded(status)),
         _ => Ok(()),
@@ -403,6 +412,9 @@ fn watch(
     let begun = Instant::now();
     let mut stats = loop {
         ended(up)?;
+        if stopped() {
+            return Err(DemoError::Stopped);
+        }
         match RunStats::open(config, Duration::from_millis(100)) {
             Ok(stats) => break stats,
             Err(error) if SYNC_WITHIN < begun.elapsed() => return Err(error.into()),
@@ -416,6 +428,9 @@ fn watch(
             say(&format!("all {books} books in sync after {:.1} s", begun.elapsed().as_secs_f64()));
             break;
         }
+        if stopped() {
+            return Err(DemoError::Stopped);
+        }
         if SYNC_WITHIN < begun.elapsed() {
             return Err(DemoError::NotInSync { seconds: SYNC_WITHIN.as_secs(), live, books });
         }
@@ -423,13 +438,13 @@ fn watch(
         stats.reattach();
     }
     let running = Instant::now();
-    while running.elapsed() < options.run_for {
+    while running.elapsed() < options.run_for && !stopped() {
         ended(up)?;
         std::thread::sleep(Duration::from_millis(100));
     }
     // A book may be in a resync at this very moment: it has a few seconds to come back.
     let grace = Instant::now() + Duration::from_secs(10);
-    while stats.books().0 != stats.books().1 && Instant::now() < grace {
+    while stats.books().0 != stats.books().1 && Instant::now() < grace && !stopped() {
         std::thread::sleep(Duration::from_millis(50));
     }
     stats.reattach();

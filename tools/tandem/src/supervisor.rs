@@ -5,7 +5,7 @@
 //! page is written here.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,11 @@ impl Tile {
             let ran = self.started.elapsed();
             tracing::warn!(tile = self.args.join(" "), %status, ?ran, "ended");
             self.child = None;
-            self.pause = if STABLE < ran { PAUSE_FIRST } else { (self.pause * 2).min(PAUSE_MAX) };
+            self.pause = if STABLE < ran {
+                PAUSE_FIRST
+            } else {
+                (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX)
+            };
             self.started = Instant::now();
             self.restarts += 1;
         }
@@ -92,12 +96,14 @@ impl Tile {
     }
 }
 
-/// Runs all tiles until `stop_requested`.
+/// Runs all tiles until `stop_requested`, or until the process `while_pid` is gone.
 pub fn run(
     config: &Config,
     config_path: &Path,
     stop_requested: &Arc<AtomicBool>,
+    while_pid: Option<u32>,
 ) -> io::Result<()> {
+    let owner = while_pid.map(|pid| PathBuf::from(format!("/proc/{pid}")));
     let program = std::env::current_exe()?;
     let tile = |args: Vec<String>| Tile {
         args,
@@ -112,7 +118,8 @@ pub fn run(
         tiles.push(tile(vec!["feed".to_owned(), venue.name().to_owned()]));
     }
     let mut clock = ClockWriter::create(&config.run.dir, CLOCK).map_err(io::Error::other)?;
-    while !stop_requested.load(Ordering::Relaxed) {
+    let owned = || owner.as_ref().is_none_or(|owner| owner.exists());
+    while !stop_requested.load(Ordering::Relaxed) && owned() {
         clock.update();
         for tile in &mut tiles {
             tile.tend(&program, config_path)?;

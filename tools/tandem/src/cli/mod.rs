@@ -146,6 +146,9 @@ enum Command {
     Up {
         #[command(flatten)]
         config: ConfigArg,
+        /// Stop when the process with this id is gone (the demo's).
+        #[arg(long, hide = true, value_name = "PID")]
+        while_pid: Option<u32>,
     },
     /// Whether everything is in sync, and what was counted.
     #[command(after_help = "Example:
@@ -287,7 +290,7 @@ fn dispatch(command: Command) -> Done {
         Command::Sim(args) => roles::sim(&args),
         Command::Feed { venue, config } => roles::feed(&config, &venue),
         Command::Engine { config } => roles::engine(&config),
-        Command::Up { config } => roles::up(&config),
+        Command::Up { config, while_pid } => roles::up(&config, while_pid),
         Command::Status { config, json } => live::status(&config, json),
         Command::Books(args) => books::run(&args),
         Command::Opportunities(args) => opportunities::run(&args),
@@ -301,7 +304,8 @@ fn dispatch(command: Command) -> Done {
 fn demo_command(run_for: Duration, seed: u64, dir: Option<PathBuf>, json: bool) -> Done {
     let dir = dir
         .unwrap_or_else(|| PathBuf::from(format!("/dev/shm/tandem-demo-{}", std::process::id())));
-    let options = demo::Options { run_for, seed, dir, quiet: false };
+    let stop = roles::stop_flag()?;
+    let options = demo::Options { run_for, seed, dir, quiet: false, stop };
     let report = demo::run(&options).map_err(Failure::failed)?;
     if json {
         print_json(&report);

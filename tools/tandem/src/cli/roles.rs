@@ -82,7 +82,7 @@ pub fn set_ports(config: &mut SimConfig, base: u16) {
 }
 
 /// Returns a flag that SIGTERM and SIGINT set.
-fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+pub fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
@@ -220,7 +220,7 @@ pub fn engine(config: &ConfigArg) -> Done {
 }
 
 /// `tandem up`.
-pub fn up(arg: &ConfigArg) -> Done {
+pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
     let config = arg.load()?;
     prepare(&config)?;
     let stop = stop_flag()?;
@@ -229,7 +229,7 @@ pub fn up(arg: &ConfigArg) -> Done {
     let table = table::Table::build(setup, "the venues").map_err(Failure::usage)?;
     table.engine().map_err(Failure::usage)?;
     table::save(&config.run.dir, &table.setup).map_err(Failure::failed)?;
-    supervisor::run(&config, &arg.config, &stop).map_err(Failure::failed)?;
+    supervisor::run(&config, &arg.config, &stop, while_pid).map_err(Failure::failed)?;
     Ok(Outcome::Ok)
 }
 
