@@ -28,9 +28,6 @@ use tandem_tools::supervisor;
 use tandem_tools::table::{Collector, Table};
 use tandem_tools::time::now_ns;
 
-/// The binary under test.
-pub const TANDEM: &str = env!("CARGO_BIN_EXE_tandem");
-
 /// Between two looks at a condition in another process, which cannot wake us.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -55,7 +52,14 @@ impl RunDir {
         let path = PathBuf::from(format!("/dev/shm/tandem-{test}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
+        // The supervisor starts its tiles from its own file: a build meanwhile must not replace it.
+        fs::copy(env!("CARGO_BIN_EXE_tandem"), path.join("tandem")).unwrap();
         RunDir(path)
+    }
+
+    /// The binary under test.
+    pub fn program(&self) -> PathBuf {
+        self.0.join("tandem")
     }
 
     /// Where it is.
@@ -125,7 +129,7 @@ impl Up {
     pub fn start(dir: &RunDir, config_text: &str) -> Up {
         let config = dir.path().join("tandem.toml");
         fs::write(&config, config_text).unwrap();
-        let child = Command::new(TANDEM)
+        let child = Command::new(dir.program())
             .arg("up")
             .arg("--config")
             .arg(&config)
@@ -625,7 +629,9 @@ impl Truth {
 
 /// Runs a command of the binary and returns whether it ended with 0, and what it said.
 pub fn tandem(args: &[&std::ffi::OsStr]) -> (bool, String) {
-    let output = Command::new(TANDEM).args(args).stdin(Stdio::null()).output().unwrap();
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let program = env!("CARGO_BIN_EXE_tandem");
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
+    let text =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     (output.status.success(), text.concat())
 }
