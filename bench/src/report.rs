@@ -149,8 +149,8 @@ impl Table {
     fn print(&self) {
         println!("\n{}: {}   ({})", self.group, self.title, self.rounds_text);
         println!(
-            "  {:<34} {:>9}  {:<34} {:>9} {:>7}  {:<16} {}",
-            "what", "ours ns", "beside", "its ns", "ratio", "budget", "met"
+            "  {:<34} {:>9}  {:<34} {:>9} {:>7}  {:<16} met",
+            "what", "ours ns", "beside", "its ns", "ratio", "budget"
         );
         for row in &self.rows {
             let line = format!(

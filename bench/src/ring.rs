@@ -361,7 +361,9 @@ fn stream<T: Tx, R: Rx>(lap: &mut Lap, ends: &mut (T, R), credits: bool) {
                 }
                 tx.send(&words(n));
             }
-            while !done.load(Ordering::Acquire) {}
+            while !done.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
         });
     });
 }
