@@ -79,8 +79,8 @@ struct Touched {
     best: [bool; 2],
 }
 
-/// The engine.
-#[derive(Clone, Debug)]
+/// The engine. Not `Clone`, because its room is part of it; a second one is built by [`Engine::new`].
+#[derive(Debug)]
 pub struct Engine {
     universe: Universe,
     params: Params,

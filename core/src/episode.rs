@@ -51,10 +51,14 @@ struct Denied {
     pending: i64,
 }
 
-/// All episodes and what was denied.
-#[derive(Clone, Debug)]
+/// All episodes and what was denied. Not `Clone`: a copied vector has no room to spare, and the copy would
+/// follow nothing.
+#[derive(Debug)]
 pub struct Episodes {
     open: Vec<Episode>,
+    /// Most entries of `open`, set once; a vector's own capacity may be larger than asked for, and what
+    /// is followed must not depend on the allocator.
+    open_max: usize,
     slot: Vec<u32>,
     denied: Vec<Denied>,
     next_id: i64,
@@ -79,6 +83,7 @@ impl Episodes {
         Episodes {
             // Twice: for each one open, another that ended may still wait for its second look.
             open: Vec::with_capacity(2 * cycle_count.min(OPEN_MAX)),
+            open_max: 2 * cycle_count.min(OPEN_MAX),
             slot: vec![NO_SLOT; cycle_count],
             denied: vec![Denied::default(); cycle_count],
             next_id: 1,
@@ -146,7 +151,7 @@ impl Episodes {
     }
 
     fn open(&mut self, evaluation: &Evaluation, latency_ns: i64, now_ns: i64) -> Seen {
-        if self.open.len() == self.open.capacity() {
+        if self.open.len() == self.open_max {
             self.untracked += 1;
             return Seen::Known;
         }
@@ -287,9 +292,11 @@ impl Episode {
 }
 
 /// What the engine hands out: records in order, into room that was allocated at start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Outbox {
     records: Vec<Record>,
+    /// Most records of a step, set once: what is cut must not depend on the allocator.
+    capacity: usize,
     lost: u64,
 }
 
@@ -297,12 +304,12 @@ impl Outbox {
     /// Returns an outbox with room for `capacity` records a step.
     #[must_use]
     pub fn new(capacity: usize) -> Outbox {
-        Outbox { records: Vec::with_capacity(capacity), lost: 0 }
+        Outbox { records: Vec::with_capacity(capacity), capacity, lost: 0 }
     }
 
     /// Adds a record, or counts it as lost where there is no room: the host must say so (`Gap`).
     pub fn push(&mut self, record: Record) {
-        if self.records.len() < self.records.capacity() {
+        if self.records.len() < self.capacity {
             self.records.push(record);
         } else {
             self.lost += 1;
