@@ -134,6 +134,8 @@ impl Hub {
 
     /// Sends one text message, as the faults let it.
     pub fn send(&mut self, id: ConnId, class: Class, symbol: &str, body: Bytes) {
+        // What a freeze held goes first: TCP delivers late, never in another order.
+        self.release(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         let quiet = self.faults.is_idle() && link.swapped.is_none();
         if quiet {
@@ -215,6 +217,19 @@ impl Hub {
         self.links.get(&id).map_or(0, |l| l.queued.load(Ordering::Relaxed))
     }
 
+    /// Sends what a freeze held of a connection, once it is over.
+    fn release(&mut self, id: ConnId) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| !link.held.is_empty()) else {
+            return;
+        };
+        if self.faults.freeze(link.venue, id).is_none() {
+            link.held_bytes = 0;
+            for out in std::mem::take(&mut link.held) {
+                self.push(id, out);
+            }
+        }
+    }
+
     /// Releases what a freeze held, and messages that waited too long for a successor.
     pub fn tick(&mut self) {
         let ids: Vec<ConnId> = self
@@ -224,12 +239,9 @@ impl Hub {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
+            self.release(id);
             let Some(link) = self.links.get_mut(&id) else { continue };
             let mut ready: Vec<Out> = Vec::new();
-            if !link.held.is_empty() && self.faults.freeze(link.venue, id).is_none() {
-                link.held_bytes = 0;
-                ready.extend(link.held.drain(..));
-            }
             if link.swapped.as_ref().is_some_and(|(_, at)| self.now_ns > at + 2_000_000_000) {
                 let bodies = link.swapped.take().map(|(bodies, _)| bodies).unwrap_or_default();
                 ready.extend(bodies.into_iter().map(Out::Text));
