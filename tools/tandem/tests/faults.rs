@@ -16,6 +16,8 @@
 //!
 //! `TANDEM_FAULTS=drop,freeze` runs only the faults whose name begins with one of these.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +47,10 @@ const BINANCE_WAITS: i64 = 100 * MS;
 const RECOVER_WITHIN: Duration = Duration::from_secs(90);
 /// What must be noticed must be noticed within this time.
 const NOTICE_WITHIN: Duration = Duration::from_secs(12);
+/// Losses of each connection after which a feed begins anew, with a short first wait.
+const LOSSES_MAX: u64 = 2;
+/// An unhurried look at what is told after each fault's end.
+const LOOK_ON: i64 = 1_500 * MS;
 /// In sync for this long counts as recovered; shorter may be between two resyncs.
 const STEADY: Duration = Duration::from_millis(600);
 
@@ -107,7 +113,8 @@ fn cases(venue: Venue) -> Vec<Case> {
     use Sign::{Left, Moved};
     let lost = [Left(Disconnect), Moved(metric::DISCONNECTS)];
     // Kraken has no sequence: its checksum is what shows a hole.
-    let hole = [Left(SequenceGap), Left(Checksum), Moved(metric::GAPS), Moved(metric::CHECKSUM_BAD)];
+    let hole =
+        [Left(SequenceGap), Left(Checksum), Moved(metric::GAPS), Moved(metric::CHECKSUM_BAD)];
     let cut = json!({"kind": "disconnect", "mode": "abrupt"});
 
     let few = json!({"kind": "drop", "symbol": symbol, "count": 12, "seconds": 2.0});
@@ -131,6 +138,9 @@ fn cases(venue: Venue) -> Vec<Case> {
     let silence = [Left(Silence), Left(Lag), Left(Disconnect)];
     let freeze = json!({"kind": "freeze", "mode": "lose", "seconds": 4.0});
     add("freeze, lost", 4.0, &[freeze], &silence);
+    // Longer than data may be old, shorter than a silence.
+    let freeze = json!({"kind": "freeze", "mode": "hold", "seconds": 1.3});
+    add("pause 1.3 s, late", 1.3, &[freeze], &[]);
     let freeze = json!({"kind": "freeze", "mode": "hold", "seconds": 4.0});
     add("freeze, late", 4.0, &[freeze], &silence);
     let freeze = json!({"kind": "freeze", "mode": "lose", "seconds": 6.0, "pongs": false});
@@ -138,7 +148,7 @@ fn cases(venue: Venue) -> Vec<Case> {
     let closed = json!({"kind": "disconnect", "mode": "close", "code": 1012});
     add("disconnect, close", 0.0, &[closed], &lost);
     add("disconnect, RST", 0.0, &[json!({"kind": "disconnect", "mode": "reset"})], &lost);
-    add("disconnect, FIN", 0.0, &[cut.clone()], &lost);
+    add("disconnect, FIN", 0.0, std::slice::from_ref(&cut), &lost);
     for (name, mode) in
         [("refuse, closed", "closed"), ("refuse, reset", "reset"), ("refuse, 503", "http")]
     {
@@ -154,10 +164,12 @@ fn cases(venue: Venue) -> Vec<Case> {
     add("malformed", 0.0, &[malformed], &[Left(Malformed), Moved(metric::MALFORMED)]);
     add("oversized 16 MiB", 0.0, &[json!({"kind": "oversized", "mib": 16})], &[]);
     add("oversized 128 MiB", 0.0, &[json!({"kind": "oversized", "mib": 128})], &lost);
-    // Each bad frame at each venue costs a minute; the framing code is one, so they are shared out.
+    // The framing code is one for all venues, so the bad frames are shared out.
     let hostile = |variant| json!({"kind": "hostile_frame", "variant": variant});
     let shared_out: &[(&str, &str)] = match venue {
-        Venue::Binance => &[("hostile opcode", "opcode"), ("hostile RSV", "rsv"), ("hostile mask", "masked")],
+        Venue::Binance => {
+            &[("hostile opcode", "opcode"), ("hostile RSV", "rsv"), ("hostile mask", "masked")]
+        }
         Venue::Coinbase => &[
             ("hostile continuation", "continuation"),
             ("hostile fragmented ping", "fragmented_ping"),
@@ -187,7 +199,8 @@ fn cases(venue: Venue) -> Vec<Case> {
     if coinbase || kraken {
         let halt = json!({"kind": "halt", "symbol": symbol, "seconds": 3.0});
         add("halt", 3.0, &[halt], &[]);
-        cases.last_mut().unwrap().silent = Some(symbol);
+        // Coinbase's status is asked for over REST, minutes apart: the halt is only survived there.
+        cases.last_mut().unwrap().silent = kraken.then_some(symbol);
     }
     if kraken {
         let case = json!({"kind": "maintenance", "seconds": 3.0});
@@ -208,6 +221,8 @@ struct System<'a> {
     control: std::net::SocketAddr,
     dir: &'a RunDir,
     up_pid: u32,
+    /// Ids of the tiles, by what they are.
+    tiles: &'a Mutex<BTreeMap<String, u32>>,
 }
 
 impl System<'_> {
@@ -223,13 +238,12 @@ impl System<'_> {
             to_ns: 0,
             failure: None,
         };
-        let mut fail = |row: &mut Row, why: &str| {
+        let fail = |row: &mut Row, why: &str| {
             row.failure.get_or_insert_with(|| why.to_owned());
         };
         if !self.follower.wait_live(Some(venue), STEADY, RECOVER_WITHIN) {
             fail(&mut row, "the venue was not in sync before");
         }
-        let pid = support::children(self.up_pid).get(&format!("feed {}", venue.name())).copied();
         let before = stats.snapshot();
         let from_ns = now_ns();
         let ids: BTreeSet<u64> = case
@@ -264,7 +278,8 @@ impl System<'_> {
         }) {
             fail(&mut row, "the fault did not end");
         }
-        let recovered = self.follower.wait_live(Some(venue), STEADY, RECOVER_WITHIN);
+        let recovered = self.follower.wait_live(Some(venue), STEADY, RECOVER_WITHIN)
+            && wait_for(STEADY * 4, || end_ns + LOOK_ON <= now_ns());
         let seen = self.follower.seen();
         if recovered {
             let lost = seen.lost_after(venue, from_ns).is_some();
@@ -281,19 +296,45 @@ impl System<'_> {
             .collect();
         drop(seen);
         row.noticed = noticed(&reasons, &stats.snapshot().since(&before));
-        let after = support::children(self.up_pid).get(&format!("feed {}", venue.name())).copied();
-        if pid.is_none() || pid != after {
+        if support::children(self.up_pid).get(&feed(venue))
+            != self.tiles.lock().unwrap().get(&feed(venue))
+        {
             fail(&mut row, "the feed's process died");
         }
         (row.from_ns, row.to_ns) = (from_ns, now_ns());
         row
     }
 
+    /// Lets a venue's feed end and start again. What keeps losing its connection waits longer each time,
+    /// up to 30 s, until one has lasted for a minute: right for one fault that goes on, but here each
+    /// would pay for all before it.
+    fn begin_anew(&self, venue: Venue, stats: &mut StatsReader) {
+        let name = feed(venue);
+        let old = self.tiles.lock().unwrap()[&name];
+        let at_ns = now_ns();
+        support::signal(old, 15);
+        let mut new = None;
+        let back = wait_for(RECOVER_WITHIN, || {
+            new = support::children(self.up_pid).get(&name).copied().filter(|pid| *pid != old);
+            new.is_some() && stats.reattach().is_ok_and(|newer| newer)
+        });
+        assert!(back, "{name} did not come back");
+        self.tiles.lock().unwrap().insert(name, new.unwrap());
+        let felt = || self.follower.seen().lost_after(venue, at_ns).is_some();
+        assert!(wait_for(RECOVER_WITHIN, felt), "the engine did not see {} end", venue.name());
+    }
+
     /// All cases of a venue.
     fn lane(&self, venue: Venue, cases: &[Case], rows: &Mutex<Vec<Row>>) {
         let name = stats_name(venue.name());
-        let stats = StatsReader::open(self.dir.path(), &name, Duration::from_secs(5)).unwrap();
+        let mut stats = StatsReader::open(self.dir.path(), &name, Duration::from_secs(5)).unwrap();
+        // Ten Coinbase products are four a connection.
+        let connections = if venue == Venue::Coinbase { 3 } else { 1 };
         for case in cases {
+            let lost = stats.snapshot().counter(metric::DISCONNECTS).unwrap_or(0);
+            if LOSSES_MAX * connections <= lost {
+                self.begin_anew(venue, &mut stats);
+            }
             let row = self.run(venue, case, &stats);
             if let Some(why) = &row.failure {
                 eprintln!("{} {}: {why}; noticed: {}", venue.name(), case.name, row.noticed);
@@ -301,6 +342,11 @@ impl System<'_> {
             rows.lock().unwrap().push(row);
         }
     }
+}
+
+/// What a venue's tile is called among the supervisor's children.
+fn feed(venue: Venue) -> String {
+    format!("feed {}", venue.name())
 }
 
 /// Reasons and counters for people.
@@ -415,10 +461,7 @@ fn config_text(dir: &RunDir, sim: &SimConfig, addresses: &tandem_sim::Addresses)
     let mut symbols = demo::sim_symbols(sim);
     // An alias: another quote asset, another instrument, the book of BTC-USD.
     symbols.get_mut("coinbase").unwrap().push("BTC-USDC".to_owned());
-    let tuned = format!(
-        "age_max_ms = {}\nsilence_max_ms = 1500\nlag_max_ms = 500",
-        AGE_MAX / MS
-    );
+    let tuned = format!("age_max_ms = {}\nsilence_max_ms = 1500\nlag_max_ms = 500", AGE_MAX / MS);
     demo::config_text(dir.path(), addresses, &symbols)
         .replace("age_max_ms = 1500", &tuned)
         // 100 levels cost 5 of Binance's 6000 a minute, 5000 cost 250: this test resyncs all the time.
@@ -432,19 +475,16 @@ fn no_fault_makes_an_opportunity_and_every_book_recovers() {
     sim_config.ca_path = Some(dir.path().join("sim-ca.pem"));
     // The first ban is 2 minutes at the real venue; that it is kept to shows in 10 s too.
     sim_config.binance.ban_s = 10;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let sim = runtime.block_on(tandem_sim::start(sim_config.clone())).unwrap();
     let control = sim.addresses().control;
     let text = config_text(&dir, &sim_config, sim.addresses());
     let mut up = Up::start(&dir, &text);
     let follower = Follower::start(dir.path().join("journal"));
     assert!(follower.wait_live(None, STEADY, Duration::from_secs(60)), "not in sync at start");
-    let tiles = up.tiles();
-    assert_eq!(tiles.len(), 4, "{tiles:?}");
+    let tiles = Mutex::new(up.tiles());
+    assert_eq!(tiles.lock().unwrap().len(), 4, "{tiles:?}");
 
     let instruments: Vec<(Venue, String)> = {
         let seen = follower.seen();
@@ -468,7 +508,8 @@ fn no_fault_makes_an_opportunity_and_every_book_recovers() {
         .collect();
     let rows = Mutex::new(Vec::new());
     let running = AtomicUsize::new(lanes.len());
-    let system = System { follower: &follower, control, dir: &dir, up_pid: up.pid() };
+    let system =
+        System { follower: &follower, control, dir: &dir, up_pid: up.pid(), tiles: &tiles };
     let begun_ns = now_ns();
     let (mut next, mut compared, mut last) = (0, Vec::new(), None);
     std::thread::scope(|scope| {
@@ -492,7 +533,10 @@ fn no_fault_makes_an_opportunity_and_every_book_recovers() {
         }
     });
     // Two more seconds of a market without faults.
-    assert!(follower.wait_live(None, Duration::from_secs(2), RECOVER_WITHIN), "not in sync at the end");
+    assert!(
+        follower.wait_live(None, Duration::from_secs(2), RECOVER_WITHIN),
+        "not in sync at the end"
+    );
     last = compare_new(&follower, &mut truth, &mut next, &mut compared).or(last);
     let mut rows = rows.into_inner().unwrap();
     rows.sort_by_key(|row| (row.venue, row.from_ns));
@@ -511,7 +555,7 @@ fn no_fault_makes_an_opportunity_and_every_book_recovers() {
         truth.level_questions,
     );
     comparison_bites(&mut truth, &last.expect("an opportunity to falsify"));
-    assert_eq!(up.tiles(), tiles, "a process died");
+    assert_eq!(up.tiles(), *tiles.lock().unwrap(), "a process died");
 
     up.stop();
     runtime.block_on(sim.shutdown());
@@ -528,11 +572,7 @@ fn no_fault_makes_an_opportunity_and_every_book_recovers() {
 }
 
 /// Prints the table and returns what failed.
-fn print_table(
-    rows: &[Row],
-    compared: &[Compared],
-    silent: &[(Venue, &str, &str)],
-) -> Vec<String> {
+fn print_table(rows: &[Row], compared: &[Compared], silent: &[(Venue, &str, &str)]) -> Vec<String> {
     let mut failures = Vec::new();
     println!(
         "\n{:<9} {:<24} {:<62} {:>12} {:>13} {:>9}",

@@ -11,6 +11,8 @@
 //!
 //! `TANDEM_KILLS=500` kills more often, `TANDEM_SEED=7` at other moments.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -538,11 +538,16 @@ pub struct State {
     pub sides: [Option<(i64, i64)>; 2],
 }
 
+/// Venue, symbol, whether it is an ask, price.
+type LevelKey = (Venue, String, bool, i64);
+/// From, to, and whether the level stood in between.
+type LevelSpan = (i64, i64, bool);
+
 /// The simulator's own books over the whole test, asked for again and again because it forgets.
 pub struct Truth {
     control: Control,
     states: BTreeMap<(Venue, String), Vec<State>>,
-    levels: HashMap<(Venue, String, bool, i64), Vec<(i64, i64, bool)>>,
+    levels: HashMap<LevelKey, Vec<LevelSpan>>,
     /// Questions about single levels.
     pub level_questions: u64,
 }
@@ -602,7 +607,7 @@ impl Truth {
     ) -> bool {
         let key = (venue, symbol.to_owned(), buys, px);
         let known = self.levels.entry(key).or_default();
-        let holds = |spans: &[(i64, i64, bool)]| {
+        let holds = |spans: &[LevelSpan]| {
             spans.iter().any(|(from, to, stood)| *stood && *from <= to_ns && from_ns <= *to)
         };
         if holds(known) {
