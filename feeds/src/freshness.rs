@@ -196,6 +196,23 @@ impl Lag {
         }
     }
 
+    /// Returns what is known of the two clocks for the next connection: a venue that is slow is slow there
+    /// too, and must not be learned as the usual.
+    #[must_use]
+    pub fn reopened(self) -> Lag {
+        match self.distrust_until_ns {
+            0 => Lag { filter: self.filter, ..Lag::default() },
+            // A clock stepped: what was usual before it says nothing now.
+            _ => Lag::default(),
+        }
+    }
+
+    /// Takes the connection for late until a message proves that it is not: what comes after a pause may
+    /// have waited as long as the pause, and not every message says when it was made.
+    pub fn doubt(&mut self, now_ns: i64) {
+        self.late_since_ns.get_or_insert(now_ns);
+    }
+
     /// Returns whether the lag has lasted longer than `patience_ns`, a stepped clock apart.
     #[must_use]
     pub fn is_hopeless(&self, now_ns: i64, patience_ns: i64) -> bool {

@@ -41,7 +41,7 @@ impl Link {
     pub fn open(&mut self, now_ns: i64) {
         self.open_ns = Some(now_ns);
         self.pulse = Pulse::new(now_ns);
-        self.lag = Lag::default();
+        self.lag = self.lag.reopened();
     }
 }
 

@@ -651,7 +651,8 @@ impl Binance {
         let lasted = old.open_ns.map_or(0, |open| now_ns - open);
         let group = &mut self.groups[group];
         let at = self.desk.redial_ns(&mut group.backoff, cause, lasted, now_ns);
-        group.main = Some(self.desk.connect(wire::STREAM_PATH, at, control_budget()));
+        let link = self.desk.connect(wire::STREAM_PATH, at, control_budget());
+        group.main = Some(Link { lag: old.lag, ..link });
         group.down_since_ns.get_or_insert(now_ns);
         group.rotate_at_ns = i64::MAX;
         self.stats.connects += 1;
@@ -861,10 +862,13 @@ impl Machine for Binance {
         self.stats.bytes += payload.len() as u64;
         let lag_ns_max = self.options.lag_ns_max;
         let Some(link) = self.link(group, role) else { return };
-        let revived = link.pulse.frame(at.recv_ns);
+        let paused = lag_ns_max < at.recv_ns.saturating_sub(link.pulse.last_ns());
+        if link.pulse.frame(at.recv_ns) || paused {
+            link.lag.doubt(at.recv_ns);
+        }
         let mut head = Head { conn, venue_ts_ns: 0, at };
-        if revived && role == Role::Main {
-            self.settle_group(group, &head, out);
+        if paused && role == Role::Main {
+            self.doubt_group(group, Reason::Lag, &head, out);
         }
         let event = match decode(payload, &self.symbols, &self.scales, &mut self.levels) {
             Ok(event) => event,

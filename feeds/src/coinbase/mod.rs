@@ -262,7 +262,9 @@ impl Coinbase {
         let of_group = &mut self.groups[group];
         let lasted = of_group.link.open_ns.map_or(0, |open| now_ns - open);
         let at = self.desk.redial_ns(&mut of_group.backoff, cause, lasted, now_ns);
+        let lag = of_group.link.lag;
         of_group.link = self.desk.connect(wire::STREAM_PATH, at, self.sent.clone());
+        of_group.link.lag = lag;
         of_group.sequence = Sequence::default();
         of_group.heartbeat = None;
         of_group.down_since_ns.get_or_insert(now_ns);
@@ -554,7 +556,11 @@ impl Machine for Coinbase {
         self.stats.frames += 1;
         self.stats.bytes += payload.len() as u64;
         let mut head = Head { conn, venue_ts_ns: 0, at };
-        let revived = self.groups[group].link.pulse.frame(at.recv_ns);
+        let link = &mut self.groups[group].link;
+        let paused = self.options.lag_ns_max < at.recv_ns.saturating_sub(link.pulse.last_ns());
+        if link.pulse.frame(at.recv_ns) || paused {
+            link.lag.doubt(at.recv_ns);
+        }
         let frame = match envelope(payload) {
             Ok(frame) => frame,
             Err(error) => return self.on_fault(group, Fault { error, slot: None }, &head, out),
@@ -581,8 +587,8 @@ impl Machine for Coinbase {
             }
             Some(OnFrame::Next) | None => {}
         }
-        if revived {
-            self.settle_group(group, &head, out);
+        if paused {
+            self.doubt_group(group, Reason::Lag, &head, out);
         }
         let (channel, time_ns) = (frame.channel, frame.time_ns);
         if 0 < time_ns && matches!(channel, Channel::Level2 | Channel::Heartbeats) {

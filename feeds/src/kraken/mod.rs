@@ -233,7 +233,9 @@ impl Kraken {
         let of_group = &mut self.groups[group];
         let lasted = of_group.link.open_ns.map_or(0, |open| now_ns - open);
         let at = self.desk.redial_ns(&mut of_group.backoff, cause, lasted, now_ns);
+        let lag = of_group.link.lag;
         of_group.link = self.desk.connect(wire::STREAM_PATH, at, control_budget());
+        of_group.link.lag = lag;
         of_group.down_since_ns.get_or_insert(now_ns);
         self.stats.connects += 1;
     }
@@ -506,10 +508,17 @@ impl Machine for Kraken {
             Err(fault) => return self.on_fault(group, fault, &head, out),
         };
         // A pong answers our probe; it does not show that the stream flows.
-        if !matches!(event, Event::Reply { what: ReplyTo::Ping, .. })
-            && self.groups[group].link.pulse.frame(at.recv_ns)
-        {
-            self.settle_group(group, &head, out);
+        if !matches!(event, Event::Reply { what: ReplyTo::Ping, .. }) {
+            let link = &mut self.groups[group].link;
+            // A quiet connection has a heartbeat a second, without a time in it: that is no pause.
+            let pause_ns = self.options.lag_ns_max.saturating_add(wire::HEARTBEAT_NS);
+            let paused = pause_ns < at.recv_ns.saturating_sub(link.pulse.last_ns());
+            if link.pulse.frame(at.recv_ns) || paused {
+                link.lag.doubt(at.recv_ns);
+            }
+            if paused {
+                self.doubt_group(group, Reason::Lag, &head, out);
+            }
         }
         match event {
             Event::Book { snapshot } => self.on_books(group, snapshot, head, out),

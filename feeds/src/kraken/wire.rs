@@ -5,6 +5,9 @@
 //!
 //! Not here: what the messages mean (`decode`), when they are sent (`mod`).
 
+/// Between two heartbeats while nothing else is sent (`protocols/kraken.md` section 3).
+pub const HEARTBEAT_NS: i64 = 1_000_000_000;
+
 /// Path of the stream.
 pub const STREAM_PATH: &str = "/v2";
 
