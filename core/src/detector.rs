@@ -278,7 +278,9 @@ impl Detector {
             Ok(plan) => {
                 evaluation.plan = plan;
                 let buffers = walk::ppm_of(plan.input(), evaluation.buffers_ppm);
-                evaluation.net = Amount(plan.output().0 - plan.input().0 - buffers.0);
+                evaluation.net = Amount(
+                    plan.output().0.saturating_sub(plan.input().0).saturating_sub(buffers.0),
+                );
                 let wanted = walk::ppm_of(plan.input(), edge_min_ppm);
                 let verdict = minimums(legs, &plan);
                 let pays = 0 < evaluation.net.0 && wanted <= evaluation.net;

@@ -92,7 +92,8 @@ pub struct Engine {
     /// Cycles to decide in this step, each once: `seen[cycle]` is the step it was last listed in.
     candidates: Vec<u32>,
     seen: Vec<u64>,
-    paying: Vec<(Evaluation, Seen)>,
+    /// What was decided in this step.
+    assessed: Vec<Evaluation>,
     halted: usize,
     counts: Counts,
 }
@@ -112,7 +113,7 @@ impl Engine {
             touched: Vec::with_capacity(universe.instruments.len()),
             candidates: Vec::with_capacity(cycle_count),
             seen: alloc::vec![0; cycle_count],
-            paying: Vec::with_capacity(cycle_count),
+            assessed: Vec::with_capacity(cycle_count),
             halted: 0,
             counts: Counts::default(),
             universe,
@@ -205,9 +206,11 @@ impl Engine {
         (rules.venue as u8 == record.venue).then_some(rules.venue)
     }
 
+    // A receive stamp from the future (a clock that stepped) must not make a book young for ever: here and
+    // below it counts as now.
     fn on_book(&mut self, record: &Record) -> bool {
         let Some(venue) = self.venue_of(record) else { return false };
-        self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns);
+        self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns.min(self.now_ns));
         self.market.fed_by(record.instrument, record.conn, record.epoch);
         let fallback = record.has(flag::FALLBACK);
         let state = self.market.get_mut(record.instrument);
@@ -254,13 +257,13 @@ impl Engine {
 
     fn on_alive(&mut self, record: &Record) -> bool {
         let Some(venue) = self.venue_of(record) else { return false };
-        self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns);
+        self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns.min(self.now_ns));
         true
     }
 
     fn on_beat(&mut self, record: &Record) -> bool {
         let Some(venue) = Venue::from_tag(record.venue) else { return false };
-        self.market.heard(venue, record.conn, record.epoch, record.data[0]);
+        self.market.heard(venue, record.conn, record.epoch, record.data[0].min(self.now_ns));
         true
     }
 
@@ -410,16 +413,33 @@ impl Engine {
             return;
         }
         self.counts.evaluations += 1;
-        let evaluation =
-            self.detector.evaluate(&self.universe, &self.params, &self.market, cycle, self.now_ns);
-        let seen = if evaluation.verdict == Verdict::Pays {
-            let latency_ns = self.latency_ns(cycle);
-            self.episodes.pays(&evaluation, &self.params, latency_ns, self.now_ns)
-        } else {
-            self.episodes.fails(cycle, self.now_ns);
-            Seen::Known
-        };
-        self.paying.push((evaluation, seen));
+        let evaluation = self.evaluate(cycle);
+        self.assessed.push(evaluation);
+    }
+
+    /// Halts what an unbelievable edge was seen on, and withdraws what would pay through it: of one step
+    /// nothing is told on an instrument that the same step halted.
+    fn halt_unbelievable(&mut self, record: &Record, out: &mut Outbox) {
+        let mut halted = false;
+        for idx in 0..self.assessed.len() {
+            if self.assessed[idx].verdict == Verdict::EdgeMax {
+                let evaluation = self.assessed[idx];
+                self.halt_legs(record, &evaluation, out);
+                halted = true;
+            }
+        }
+        if !halted {
+            return;
+        }
+        for idx in 0..self.assessed.len() {
+            let cycle = &self.detector.graph().cycles()[self.assessed[idx].cycle as usize];
+            let is_halted =
+                |edge: &EdgeId| self.now_ns < self.market.get(edge.instrument()).halted_until_ns;
+            let withdrawn = cycle.edges().iter().any(is_halted);
+            if withdrawn && self.assessed[idx].verdict == Verdict::Pays {
+                self.assessed[idx].verdict = Verdict::Halted;
+            }
+        }
     }
 
     /// The slowest leg decides when the last order arrives.
@@ -434,10 +454,13 @@ impl Engine {
 
     /// Puts out what was decided in this step.
     fn tell(&mut self, record: &Record, out: &mut Outbox) {
-        for idx in 0..self.paying.len() {
-            let (evaluation, seen) = self.paying[idx];
+        self.halt_unbelievable(record, out);
+        for idx in 0..self.assessed.len() {
+            let evaluation = self.assessed[idx];
             let cycle = self.detector.graph().cycles()[evaluation.cycle as usize];
             if evaluation.verdict == Verdict::Pays {
+                let latency_ns = self.latency_ns(evaluation.cycle);
+                let seen = self.episodes.pays(&evaluation, &self.params, latency_ns, self.now_ns);
                 let phase = match seen {
                     Seen::Opened => Phase::Open,
                     Seen::Better => Phase::Update,
@@ -455,27 +478,24 @@ impl Engine {
                 opportunity.encode(record, |part| out.push(part));
                 continue;
             }
+            self.episodes.fails(evaluation.cycle, self.now_ns);
             self.counts.denials += 1;
             let denial = self.episodes.denied(&evaluation, &cycle, &self.params, self.now_ns);
             if let Some(denial) = denial {
                 denial.encode(record, |part| out.push(part));
             }
-            if evaluation.verdict == Verdict::EdgeMax {
-                self.halt_legs(record, &evaluation, out);
-            }
         }
-        self.paying.clear();
+        self.assessed.clear();
     }
 
     /// Of the paying cycles of this step with the same start asset, the largest net gain is the best;
     /// of equal ones the lowest cycle.
     fn is_best(&self, idx: usize) -> bool {
         let start = |e: &Evaluation| self.detector.graph().cycles()[e.cycle as usize].start;
-        let own = &self.paying[idx].0;
-        let rivals = self.paying.iter().map(|(e, _)| e);
-        rivals.filter(|e| e.verdict == Verdict::Pays && start(e) == start(own)).all(|e| {
-            (e.net, core::cmp::Reverse(e.cycle)) <= (own.net, core::cmp::Reverse(own.cycle))
-        })
+        let own = &self.assessed[idx];
+        let rank = |e: &Evaluation| (e.net, core::cmp::Reverse(e.cycle));
+        let rivals = self.assessed.iter().filter(|e| e.verdict == Verdict::Pays);
+        rivals.filter(|e| start(e) == start(own)).all(|e| rank(e) <= rank(own))
     }
 
     fn add_legs(&self, opportunity: &mut Opportunity, evaluation: &Evaluation) {

@@ -43,9 +43,9 @@ struct Episode {
     after_ns: i64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// Denials of one cycle and verdict.
+#[derive(Clone, Copy, Debug)]
 struct Denied {
-    verdict: u8,
     told_ns: i64,
     /// Candidates since the last record.
     pending: i64,
@@ -60,7 +60,8 @@ pub struct Episodes {
     /// is followed must not depend on the allocator.
     open_max: usize,
     slot: Vec<u32>,
-    denied: Vec<Denied>,
+    /// By cycle, then by verdict in the order of [`Verdict::ALL`].
+    denied: Vec<[Denied; Verdict::ALL.len()]>,
     next_id: i64,
     untracked: u64,
 }
@@ -85,7 +86,10 @@ impl Episodes {
             open: Vec::with_capacity(2 * cycle_count.min(OPEN_MAX)),
             open_max: 2 * cycle_count.min(OPEN_MAX),
             slot: vec![NO_SLOT; cycle_count],
-            denied: vec![Denied::default(); cycle_count],
+            denied: vec![
+                [Denied { told_ns: i64::MIN, pending: 0 }; Verdict::ALL.len()];
+                cycle_count
+            ],
             next_id: 1,
             untracked: 0,
         }
@@ -168,7 +172,7 @@ impl Episodes {
             told_net: evaluation.net,
             gone_ns: 0,
             closed: false,
-            after_ns: now_ns + latency_ns,
+            after_ns: now_ns.saturating_add(latency_ns),
         });
         self.next_id += 1;
         Seen::Opened
@@ -245,17 +249,14 @@ impl Episodes {
         params: &Params,
         now_ns: i64,
     ) -> Option<Denial> {
-        let denied = &mut self.denied[evaluation.cycle as usize];
-        let same = denied.verdict == evaluation.verdict as u8;
-        if !same {
-            denied.pending = 0;
-        }
+        let verdict = Verdict::ALL.iter().position(|known| *known == evaluation.verdict)?;
+        let denied = &mut self.denied[evaluation.cycle as usize][verdict];
         denied.pending += 1;
-        if same && now_ns - denied.told_ns < params.denial_ns {
+        if now_ns.saturating_sub(denied.told_ns) < params.denial_ns {
             return None;
         }
         let times = denied.pending;
-        *denied = Denied { verdict: evaluation.verdict as u8, told_ns: now_ns, pending: 0 };
+        *denied = Denied { told_ns: now_ns, pending: 0 };
         let sized = !evaluation.plan.orders().is_empty();
         Some(Denial {
             verdict: evaluation.verdict,

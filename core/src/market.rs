@@ -1,7 +1,7 @@
 //! What the engine knows of every instrument now: its book and whether the book may be used.
 //!
 //! Invariant: a book is usable only while all of this holds: its handler says `Live`, no batch is half
-//! applied, the venue and the instrument take orders, no control halted it, and something was received
+//! applied, it is not crossed, the venue and the instrument take orders, no control halted it, and something was received
 //! on its connection within the venue's `age_ns_max` before the engine's now. Age is judged when the
 //! book is used, not by a timer, so a handler that is stopped or dead makes no opportunity.
 
@@ -65,7 +65,7 @@ pub struct Market {
 /// Why a book may not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// Its handler does not say `Live`, or a batch is half applied.
+    /// Its handler does not say `Live`, a batch is half applied, or it is crossed.
     NotLive,
     /// The venue or the instrument does not take orders.
     Status,
@@ -174,7 +174,8 @@ impl Market {
         now_ns: i64,
     ) -> Result<i64, Unusable> {
         let state = self.get(instrument);
-        if state.state != BookState::Live || state.in_batch {
+        // The feeds resynchronise a crossed book; here it is only never used, whoever says it is live.
+        if state.state != BookState::Live || state.in_batch || state.book.is_crossed_or_locked() {
             return Err(Unusable::NotLive);
         }
         let trading = TradingStatus::Trading;

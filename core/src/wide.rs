@@ -1,7 +1,7 @@
 //! Products of up to four legs, exactly: 512-bit unsigned integers with the two operations we need.
 //!
 //! Invariant: nothing is rounded and nothing overflows: a leg's factor is below 2^84 and at most four
-//! legs and two rates of 21 bits are multiplied, 378 bits in all.
+//! legs, a threshold below 2^45 and a rate of 32 bits are multiplied, 413 bits in all.
 
 /// An unsigned 512-bit integer, least significant limb first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

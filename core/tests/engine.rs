@@ -245,7 +245,8 @@ fn nothing_is_decided_inside_a_batch() {
 
 #[test]
 fn doubt_does_not_trade() {
-    let cases: [(&str, fn(&mut World)); 7] = [
+    type Doubt = (&'static str, fn(&mut World));
+    let cases: [Doubt; 7] = [
         ("stale", |w| w.state(0, BookState::Stale)),
         ("syncing", |w| w.state(1, BookState::Syncing)),
         ("fallback", |w| w.state(0, BookState::Fallback)),
@@ -401,4 +402,85 @@ fn new_rules_are_used_at_once() {
     let told = world.told();
     // 500 are displayed, the lot is 400 now.
     assert!(told[0].legs().iter().all(|leg| leg.qty == Qty(400)), "{told:?}");
+}
+
+/// Of one step nothing is told on an instrument that the same step halted.
+#[test]
+fn what_a_step_halts_it_does_not_tell() {
+    let mut universe = universe();
+    universe
+        .instruments
+        .push(Instrument { venue: Venue::Binance, ..universe.instruments[0].clone() });
+    let engine = Engine::new(universe, params()).expect("sound");
+    let mut world = World { engine, ..World::new() };
+    let binance = |record: Record| Record { venue: Venue::Binance as u8, ..record };
+    for (id, ask) in [(0, 6_000_100), (1, 6_100_000)] {
+        world.level(id, Side::Ask, ask, 10_000, 0);
+        world.state(id, BookState::Live);
+    }
+    world.out.clear();
+    // 4.2 % above the first ask, beyond belief; 2.5 % above the second, believable by itself.
+    let bid = Record::level(Venue::Binance, 2, Side::Bid, Px(6_250_000), Qty(500));
+    world.step(binance(bid));
+    let live = Record::new(Kind::BookState, 1, 2, [BookState::Live as i64, 0, 0, 0]);
+    world.step(binance(Record { flags: flag::LAST, ..live }));
+    let halts = world.out.records().iter().filter(|r| r.kind() == Some(Kind::ControlLevel)).count();
+    assert_eq!(halts, 2);
+    assert!(world.told().is_empty());
+    assert_eq!(world.engine.counts().opportunities, [0; 3]);
+}
+
+/// A clock that stepped must not make a book young for ever.
+#[test]
+fn a_stamp_from_the_future_ages_like_any_other() {
+    let mut world = World::new();
+    let ahead = world.now_ns + 3_600_000 * MS;
+    let level = Record::level(Venue::Coinbase, 0, Side::Ask, Px(6_000_100), Qty(9_999));
+    let (now_ns, flags) = (world.now_ns, flag::LAST);
+    let stamped = Record { engine_ts_ns: now_ns, recv_ts_ns: ahead, conn: 1, flags, ..level };
+    world.engine.step(&stamped, &mut world.out);
+    world.now_ns += 600_000 * MS;
+    world.out.clear();
+    world.dislocate();
+    assert_eq!(world.denials().first().map(|denial| denial.verdict), Some(Verdict::Stale));
+}
+
+#[test]
+fn a_crossed_book_is_not_used_whoever_calls_it_live() {
+    let mut world = World::new();
+    world.level(0, Side::Bid, 6_000_100, 10, flag::LAST);
+    world.dislocate();
+    assert!(world.told().is_empty());
+}
+
+/// Extreme stamps neither panic nor differ between builds.
+#[test]
+fn extreme_times_are_survived() {
+    for at in [i64::MAX, i64::MIN, 0, -1] {
+        let mut world = World::new();
+        world.now_ns = at;
+        world.dislocate();
+        world.mend();
+        world.timer(0);
+    }
+}
+
+#[test]
+fn verdicts_that_alternate_do_not_flood() {
+    let mut world = World::new();
+    let beyond = |world: &mut World, lot: i64| {
+        let data = [TradingStatus::Trading as i64, 1, lot, 1_000_000];
+        let record = Record::new(Kind::InstrumentChange, Venue::Kraken as u8, 1, data);
+        world.step(Record { flags: flag::LAST, ..record });
+    };
+    world.now_ns += 1_001 * MS;
+    for n in 0..100 {
+        // Stale, then halted, then stale again: each has its own pace.
+        let command = if n % 2 == 0 { Command::Halt } else { Command::Release };
+        let record = Record::new(Kind::Command, 2, 0, [command as i64, 0, 0, 0]);
+        world.step(Record { flags: flag::LAST, ..record });
+        beyond(&mut world, 1 + n % 3);
+        world.level(1, Side::Bid, 6_000_700 + n, 1, flag::LAST);
+    }
+    assert!(world.denials().len() <= 4, "one a verdict");
 }
