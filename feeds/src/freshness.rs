@@ -29,6 +29,9 @@ pub struct Pulse {
     probed_ns: Option<i64>,
 }
 
+/// A receive stamp further back than this is of a clock that was stepped.
+const STEPPED_NS: i64 = 1_000_000_000;
+
 impl Pulse {
     /// Returns the pulse of a connection that opened now.
     #[must_use]
@@ -39,8 +42,10 @@ impl Pulse {
     /// Notes a frame. Returns whether it ended a silence.
     #[inline]
     pub fn frame(&mut self, now_ns: i64) -> bool {
-        // The clock of receive stamps may be stepped back; a pulse never goes backwards.
-        self.last_ns = now_ns.max(self.last_ns);
+        // The clock of receive stamps may be stepped: a little back is jitter between two connections'
+        // reads, far back means that the last stamp was from the future and must not hide a silence.
+        let stepped = now_ns.saturating_add(STEPPED_NS) < self.last_ns;
+        self.last_ns = if stepped { now_ns } else { now_ns.max(self.last_ns) };
         self.frames += 1;
         self.probed_ns.take().is_some()
     }

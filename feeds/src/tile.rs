@@ -293,7 +293,7 @@ impl FeedTile {
             443 => spec.endpoint.rest_host.clone(),
             port => format!("{}:{port}", spec.endpoint.rest_host),
         };
-        Ok(FeedTile {
+        let mut tile = FeedTile {
             http: Client::new(host),
             http_deadline_ns: 0,
             endpoint: spec.endpoint.clone(),
@@ -312,7 +312,13 @@ impl FeedTile {
             next_timer_ns: 0,
             next_page_ns: 0,
             machine,
-        })
+        };
+        // Every entry is there before the first record is: a reader never waits for a quiet book.
+        for slot in 0..tile.machine.instruments().len() {
+            tile.write_page(slot);
+        }
+        tile.write_pages();
+        Ok(tile)
     }
 
     /// Returns the machine, to look at its books.
@@ -628,21 +634,25 @@ impl FeedTile {
         }
     }
 
+    fn write_page(&mut self, slot: usize) {
+        page::encode(
+            &mut self.words,
+            self.ring.next_seq().wrapping_sub(1),
+            (self.ring.epoch() as u16, self.machine.instruments()[slot].id),
+            self.machine.state(slot),
+            &self.machine.position(slot),
+            self.machine.book(slot),
+            self.machine.shown(slot),
+        );
+        self.latest.write(slot, &self.words);
+    }
+
     fn write_pages(&mut self) {
+        while let Some(slot) = self.machine.take_dirty() {
+            self.write_page(slot);
+        }
         let as_of_seq = self.ring.next_seq().wrapping_sub(1);
         let epoch = self.ring.epoch() as u16;
-        while let Some(slot) = self.machine.take_dirty() {
-            page::encode(
-                &mut self.words,
-                as_of_seq,
-                (epoch, self.machine.instruments()[slot].id),
-                self.machine.state(slot),
-                &self.machine.position(slot),
-                self.machine.book(slot),
-                self.machine.shown(slot),
-            );
-            self.latest.write(slot, &self.words);
-        }
         let last = self.machine.instruments().len();
         self.latest.write(last, &[as_of_seq, u64::from(epoch)]);
     }

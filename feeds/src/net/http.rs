@@ -29,12 +29,16 @@ pub struct Client {
     inbox: Vec<u8>,
     /// Written and not sent yet.
     outbox: Vec<u8>,
+    /// Answers that came over this connection.
+    answers: u64,
 }
 
 struct Asked {
     request: u32,
     path: String,
     sent_ns: i64,
+    /// It was asked on a connection that the peer had just given up, and is asked again.
+    retried: bool,
 }
 
 /// An answer.
@@ -84,12 +88,13 @@ impl Client {
             queue: VecDeque::new(),
             inbox: Vec::new(),
             outbox: Vec::new(),
+            answers: 0,
         }
     }
 
     /// Asks for a path. Only one request is on the wire at a time: venues do not pipeline.
     pub fn get(&mut self, request: u32, path: String) {
-        self.queue.push_back(Asked { request, path, sent_ns: 0 });
+        self.queue.push_back(Asked { request, path, sent_ns: 0, retried: false });
     }
 
     /// Returns whether a connection should be made.
@@ -102,6 +107,7 @@ impl Client {
     pub fn attach(&mut self, transport: Transport) {
         self.inbox.clear();
         self.outbox.clear();
+        self.answers = 0;
         self.queue.iter_mut().for_each(|asked| asked.sent_ns = 0);
         self.transport = Some(transport);
     }
@@ -125,6 +131,7 @@ impl Client {
         match self.exchange(now_ns) {
             Ok(Some(answer)) => {
                 self.queue.pop_front();
+                self.answers += 1;
                 if answer.head.close {
                     self.transport = None;
                 }
@@ -140,7 +147,16 @@ impl Client {
             }
             Err(err) => {
                 tracing::debug!(host = self.host, %err, "REST connection");
-                self.fail_first()
+                // A kept connection that ends before a byte of the answer was given up while we asked:
+                // a GET may be asked again, once, on a new one.
+                match self.queue.front_mut() {
+                    Some(asked) if self.answers != 0 && self.inbox.is_empty() && !asked.retried => {
+                        (asked.retried, asked.sent_ns) = (true, 0);
+                        self.transport = None;
+                        Event::Idle
+                    }
+                    _ => self.fail_first(),
+                }
             }
         }
     }
@@ -189,16 +205,25 @@ impl Client {
             Err(err) if err.kind() != io::ErrorKind::WouldBlock => return Err(err),
             _ => {}
         }
+        // All that is there is read before it is looked at: a long answer is parsed a few times, not once
+        // a read.
         let mut chunk = [0u8; 64 << 10];
-        loop {
-            if let Some((head, body)) = parse(&mut self.inbox)? {
+        let end = loop {
+            match transport.read(&mut chunk) {
+                Ok(0) => break io::ErrorKind::UnexpectedEof.into(),
+                Ok(bytes) => self.inbox.extend_from_slice(&chunk[..bytes]),
+                Err(err) => break err,
+            }
+            if BODY_BYTES_MAX + HEAD_BYTES_MAX < self.inbox.len() {
+                break invalid("answer too long");
+            }
+        };
+        match parse(&mut self.inbox)? {
+            Some((head, body)) => {
                 let (request, stamp) = (asked.request, transport.stamp());
-                return Ok(Some(Answer { request, head, body, stamp }));
+                Ok(Some(Answer { request, head, body, stamp }))
             }
-            match transport.read(&mut chunk)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                bytes => self.inbox.extend_from_slice(&chunk[..bytes]),
-            }
+            None => Err(end),
         }
     }
 }
@@ -277,7 +302,11 @@ fn dechunk(bytes: &[u8]) -> io::Result<Option<(Vec<u8>, usize)>> {
         at += start;
         if size == 0 {
             // No trailers are expected; the empty line ends the body.
-            return Ok(bytes.get(at..at + 2).map(|_| (body, at + 2)));
+            return match bytes.get(at..at + 2) {
+                Some(b"\r\n") => Ok(Some((body, at + 2))),
+                Some(_) => Err(invalid("trailers")),
+                None => Ok(None),
+            };
         }
         match bytes.get(at..at + size + 2) {
             Some(chunk) => body.extend_from_slice(&chunk[..size]),

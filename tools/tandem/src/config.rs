@@ -258,6 +258,12 @@ impl Config {
                 "must be 1 to 1048576",
             );
         }
+        if let Err(error) = crate::table::params(&crate::table::detection(self), &[]).check() {
+            return err(format!("engine.{}", error.key), &"as given", error.range);
+        }
+        if !(2..=4).contains(&self.engine.legs_max) {
+            return err("engine.legs_max".into(), &self.engine.legs_max, "must be 2 to 4");
+        }
         if self.journal.segments_max < 3 {
             return err(
                 "journal.segments_max".into(),
@@ -285,8 +291,10 @@ impl Config {
             if venue.age_max_ms == 0 {
                 return err(key("age_max_ms"), &venue.age_max_ms, "must be positive");
             }
-            if !venue.ring_slots.is_power_of_two() || venue.ring_slots < 1 << 10 {
-                let rule = "must be a power of two, at least 1024";
+            // Two snapshots of a whole window must fit, or one of them overruns the engine.
+            let least = (1 << 10).max(4 * (self.engine.window_levels as u64 + 1));
+            if !venue.ring_slots.is_power_of_two() || venue.ring_slots < least {
+                let rule = "must be a power of two, at least 1024 and four windows";
                 return err(key("ring_slots"), &venue.ring_slots, rule);
             }
             if Address::parse(&venue.ws_url, ["ws", "wss"]).is_none() {
@@ -501,6 +509,39 @@ mod tests {
             let without = SAMPLE.replacen(line, "", 1);
             let message = load(&without).expect_err(key).to_string();
             assert!(message.contains(key), "{message}");
+        }
+    }
+
+    /// Every key that the file may have is in the shipped one, explained.
+    #[test]
+    fn every_key_there_is_stands_in_the_shipped_file() {
+        let config = load(SAMPLE).expect("deploy/tandem.toml is right");
+        let full = serde_json::to_value(&config).expect("a configuration is JSON");
+        let mut keys = Vec::new();
+        for section in ["run", "engine", "journal"] {
+            keys.extend(full[section].as_object().expect(section).keys().cloned());
+        }
+        keys.extend(full["venue"]["binance"].as_object().expect("a venue").keys().cloned());
+        for key in keys {
+            let stands =
+                |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
+            assert!(SAMPLE.lines().any(stands), "`{key}` is not in deploy/tandem.toml");
+        }
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_refused() {
+        for (from, to) in [
+            ("edge_max_ppm = 30000", "edge_max_ppm = 10"),
+            ("edge_min_ppm = 50", "edge_min_ppm = -1"),
+            ("slippage_ppm = 50", "slippage_ppm = -50"),
+            ("legs_max = 3", "legs_max = 9"),
+            ("denial_ms = 1000", "denial_ms = 0"),
+            ("ring_slots = 65536", "ring_slots = 1000"),
+            ("window_levels = 100", "window_levels = 0"),
+        ] {
+            assert!(SAMPLE.contains(from), "{from}");
+            assert!(load(&SAMPLE.replacen(from, to, 1)).is_err(), "{to}");
         }
     }
 

@@ -320,6 +320,27 @@ impl RunStats {
         self.feeds.iter().map(|(venue, reader)| (*venue, reader.snapshot())).collect()
     }
 
+    /// Returns the tiles whose stats nobody writes any more.
+    #[must_use]
+    pub fn dead(&self) -> Vec<String> {
+        let ticks_per_ms = tandem_shm::Clock::calibrate().ticks_per_ms();
+        let is_dead = |reader: &StatsReader| {
+            // Tiles beat every 10 ms; a second without one is no jitter.
+            !matches!(
+                reader.producer(tandem_shm::tsc(), ticks_per_ms),
+                tandem_shm::Producer::Live { .. }
+                    | tandem_shm::Producer::Suspect { age_us: 0..1_000_000 }
+            )
+        };
+        let feeds =
+            self.feeds.iter().map(|(venue, reader)| (format!("feed {}", venue.name()), reader));
+        feeds
+            .chain(std::iter::once(("engine".to_owned(), &self.engine)))
+            .filter(|(_, reader)| is_dead(reader))
+            .map(|(tile, _)| tile)
+            .collect()
+    }
+
     /// Returns how many books are in sync, and how many there are.
     #[must_use]
     pub fn books(&self) -> (i64, i64) {

@@ -214,8 +214,8 @@ enum TileClock {
 impl TileClock {
     fn open(dir: &Path) -> TileClock {
         match ClockReader::open(dir, CLOCK, Duration::ZERO) {
-            Ok(reader) => TileClock::Shared(reader),
-            Err(_) => TileClock::Own(Clock::calibrate()),
+            Ok(reader) if reader.producer(tsc()).is_live() => TileClock::Shared(reader),
+            _ => TileClock::Own(Clock::calibrate()),
         }
     }
 
@@ -234,7 +234,9 @@ impl TileClock {
                 // The page's writer is gone: the host's clock is right, only dearer.
                 *self = TileClock::Own(*reader.clock());
             }
-        } else if let Ok(reader) = ClockReader::open(dir, CLOCK, Duration::ZERO) {
+        } else if let Ok(reader) = ClockReader::open(dir, CLOCK, Duration::ZERO)
+            && reader.producer(tsc()).is_live()
+        {
             *self = TileClock::Shared(reader);
         }
     }
@@ -402,8 +404,14 @@ impl EngineTile {
                 Read::Item(record) => {
                     count += 1;
                     from.in_batch = !record.has(flag::LAST);
+                    // The page that was taken over holds the book, and only the book: rules, status
+                    // and life are always taken from the ring.
+                    let is_book = matches!(
+                        record.kind(),
+                        Some(Kind::Level | Kind::Clear | Kind::Bbo | Kind::BookState)
+                    );
                     let known = from.skip.iter().find(|(id, _)| *id == record.instrument);
-                    if known.is_some_and(|(_, upto)| record.seq <= *upto) {
+                    if is_book && known.is_some_and(|(_, upto)| record.seq <= *upto) {
                         continue;
                     }
                     let ring_ticks = taken.saturating_sub(record.pub_tsc);
@@ -488,14 +496,23 @@ impl EngineTile {
         }
         let mut pages: Vec<Page> = Vec::with_capacity(entries);
         for slot in 0..entries {
-            let Some(count) = from.pages.read(slot, &mut self.words) else { continue };
-            let Some(page) = page::decode(&self.words[..count]) else { continue };
+            // The handler writes every entry before its first turn: one that cannot be read is being
+            // written, or its writer died at it. Both mean: not yet.
+            let Some(count) = from.pages.read(slot, &mut self.words) else { return false };
+            let Some(page) = page::decode(&self.words[..count]) else { return false };
             // The page says whose book it is; one that is not of this venue is nobody's.
             if let Some(skip) = from.skip.iter_mut().find(|(id, _)| *id == page.instrument) {
                 skip.1 = page.as_of_seq.max(current_seq);
                 pages.push(page);
             }
         }
+        // All of it or nothing: a takeover that ends in the middle leaves half a book.
+        let records: usize =
+            pages.iter().map(|page| 2 + page.sides.iter().map(Vec::len).sum::<usize>()).sum();
+        if self.journal.room() < ROOM_MIN + records {
+            return false;
+        }
+        let from = &mut self.sources[source];
         from.resync = false;
         from.down = false;
         let (venue, index) = (from.venue, from.index);
@@ -519,16 +536,17 @@ impl EngineTile {
         for source in 0..self.sources.len() {
             let from = &mut self.sources[source];
             let venue = from.venue;
+            if from.resync {
+                // A new handler's page comes with its ring, but not in the same moment.
+                let _ = from.pages.reattach();
+            }
             match from.ring.producer(at, ticks_per_ms) {
                 Producer::Live { .. } | Producer::Suspect { .. } => {}
                 Producer::Closed | Producer::Dead { .. } if !from.down => {
                     from.down = true;
                     self.tell_gap(venue, Reason::Producer, 0, 0);
                 }
-                Producer::Closed | Producer::Dead { .. } => {
-                    // Closed by its owner, or dead: a successor has another file under the same name.
-                    self.reattach(source);
-                }
+                Producer::Closed | Producer::Dead { .. } => self.reattach(source),
                 Producer::Superseded { .. } => {
                     if !self.sources[source].down {
                         self.sources[source].down = true;
@@ -545,15 +563,15 @@ impl EngineTile {
 
     fn reattach(&mut self, source: usize) {
         let from = &mut self.sources[source];
+        if from.resync {
+            // What is left in the old ring is of no use without its page: a new one begins anew.
+            from.ring.skip_to_newest();
+        }
         let ring = matches!(from.ring.reattach(), Ok(true));
         if ring {
             from.resync = true;
             from.in_batch = false;
             from.skip.iter_mut().for_each(|(_, upto)| *upto = 0);
-        }
-        if ring || from.resync {
-            // The page comes a moment after the ring; it is tried again with the next look.
-            let _ = from.pages.reattach();
         }
     }
 

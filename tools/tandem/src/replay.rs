@@ -90,7 +90,8 @@ pub fn verify(path: &Path) -> Result<ReplayReport, ReplayError> {
     let seconds = begun.elapsed().as_secs_f64();
     replay.end_of_run();
     let mut report = replay.report;
-    report.identical = report.differences == 0 && report.runs != 0;
+    // Nothing compared is nothing proven.
+    report.identical = report.differences == 0 && report.runs != 0 && report.inputs != 0;
     report.digest = hex(&replay.digest.finalize());
     report.seconds = seconds;
     report.records_per_second = (report.records as f64 / seconds.max(1e-9)) as u64;

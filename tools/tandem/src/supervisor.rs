@@ -5,7 +5,8 @@
 //! page is written here.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 use tandem_shm::ClockWriter;
 
 use crate::config::Config;
-use crate::engine_tile::CLOCK;
 
 /// Between two looks at the children and two updates of the clock page.
 const TICK: Duration = Duration::from_millis(10);
@@ -68,8 +68,11 @@ impl Tile {
             .args(&self.args)
             .arg("--config")
             .arg(config)
+            .args(["--while-pid", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // A terminal's interrupt is for us alone: we stop the tiles in their order.
+            .process_group(0)
             .spawn()?;
         tracing::info!(tile = self.args.join(" "), pid = child.id(), "started");
         self.child = Some(child);
@@ -96,14 +99,13 @@ impl Tile {
     }
 }
 
-/// Runs all tiles until `stop_requested`, or until the process `while_pid` is gone.
+/// Runs all tiles until `stop_requested`. `clock` is the run's clock page: who holds it owns the run.
 pub fn run(
     config: &Config,
     config_path: &Path,
     stop_requested: &Arc<AtomicBool>,
-    while_pid: Option<u32>,
+    mut clock: ClockWriter,
 ) -> io::Result<()> {
-    let owner = while_pid.map(|pid| PathBuf::from(format!("/proc/{pid}")));
     let program = std::env::current_exe()?;
     let tile = |args: Vec<String>| Tile {
         args,
@@ -117,12 +119,15 @@ pub fn run(
     for (venue, _) in config.venues() {
         tiles.push(tile(vec!["feed".to_owned(), venue.name().to_owned()]));
     }
-    let mut clock = ClockWriter::create(&config.run.dir, CLOCK).map_err(io::Error::other)?;
-    let owned = || owner.as_ref().is_none_or(|owner| owner.exists());
-    while !stop_requested.load(Ordering::Relaxed) && owned() {
+    while !stop_requested.load(Ordering::Relaxed) {
         clock.update();
         for tile in &mut tiles {
-            tile.tend(&program, config_path)?;
+            // One tile that cannot be started now must not take the others down.
+            if let Err(error) = tile.tend(&program, config_path) {
+                tracing::error!(tile = tile.args.join(" "), %error, "not started");
+                tile.pause = (tile.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+                tile.started = Instant::now();
+            }
         }
         std::thread::sleep(TICK);
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tandem_core::engine::{Engine, EngineError};
-use tandem_core::instrument::{AssetId, FeeIn, Universe};
+use tandem_core::instrument::{Asset, AssetId, FeeIn, Universe};
 use tandem_core::params::{Params, VenueParams};
 use tandem_core::record::{Kind, Record, TradingStatus, Venue, flag};
 use tandem_core::units::{Decimal, FeePpm};
@@ -233,39 +233,7 @@ impl Table {
             setup.listings.iter().map(ListingText::listing).collect();
         let listings = listings.ok_or_else(|| text("unknown venue, status or fee_in"))?;
         let (universe, instruments) = build_universe(&listings)?;
-        let d = &setup.detection;
-        let ms = |ms: u32| i64::from(ms) * 1_000_000;
-        let unused = VenueParams {
-            slippage_ppm: 0,
-            staleness_ppm_per_s: 0,
-            age_ns_max: 1,
-            order_latency_ns: 0,
-        };
-        let venues = Venue::ALL.map(|venue| {
-            d.venues.get(venue.name()).map_or(unused, |v| VenueParams {
-                slippage_ppm: v.slippage_ppm,
-                staleness_ppm_per_s: v.staleness_ppm_per_s,
-                age_ns_max: ms(v.age_max_ms),
-                order_latency_ns: ms(v.order_latency_ms),
-            })
-        });
-        let asset = |name: &String| {
-            universe.assets.iter().position(|a| a.name == *name).map(|idx| AssetId(idx as u16))
-        };
-        let params = Params {
-            edge_min_ppm: d.edge_min_ppm,
-            edge_max_ppm: d.edge_max_ppm,
-            edge_max_halt_ns: i64::from(d.edge_max_halt_s) * 1_000_000_000,
-            basis_ppm: d.basis_ppm,
-            venues,
-            numeraires: d.numeraires.iter().filter_map(asset).collect(),
-            legs_max: d.legs_max,
-            cycles_max: d.cycles_max,
-            window_levels: d.window_levels,
-            flicker_ns: ms(d.flicker_ms),
-            denial_ns: ms(d.denial_ms),
-            update_ns: ms(d.update_ms),
-        };
+        let params = params(&setup.detection, &universe.assets);
         Ok(Table { setup, universe, instruments, params })
     }
 
@@ -305,6 +273,38 @@ impl Table {
     #[must_use]
     pub fn asset(&self, asset: AssetId) -> &str {
         self.universe.assets.get(usize::from(asset.0)).map_or("?", |a| a.name.as_str())
+    }
+}
+
+/// Returns detection in the engine's units. A numeraire that is no asset of the run counts nothing.
+#[must_use]
+pub fn params(d: &Detection, assets: &[Asset]) -> Params {
+    let ms = |ms: u32| i64::from(ms) * 1_000_000;
+    let unused =
+        VenueParams { slippage_ppm: 0, staleness_ppm_per_s: 0, age_ns_max: 1, order_latency_ns: 0 };
+    let venues = Venue::ALL.map(|venue| {
+        d.venues.get(venue.name()).map_or(unused, |v| VenueParams {
+            slippage_ppm: v.slippage_ppm,
+            staleness_ppm_per_s: v.staleness_ppm_per_s,
+            age_ns_max: ms(v.age_max_ms),
+            order_latency_ns: ms(v.order_latency_ms),
+        })
+    });
+    let asset =
+        |name: &String| assets.iter().position(|a| a.name == *name).map(|idx| AssetId(idx as u16));
+    Params {
+        edge_min_ppm: d.edge_min_ppm,
+        edge_max_ppm: d.edge_max_ppm,
+        edge_max_halt_ns: i64::from(d.edge_max_halt_s) * 1_000_000_000,
+        basis_ppm: d.basis_ppm,
+        venues,
+        numeraires: d.numeraires.iter().filter_map(asset).collect(),
+        legs_max: d.legs_max,
+        cycles_max: d.cycles_max,
+        window_levels: d.window_levels,
+        flicker_ns: ms(d.flicker_ms),
+        denial_ns: ms(d.denial_ms),
+        update_ns: ms(d.update_ms),
     }
 }
 
@@ -403,8 +403,26 @@ fn parse(text: &str, place: &str) -> Result<Table, TableError> {
 
 /// Returns the run's setup, asking the venues if nobody did yet.
 pub fn load_or_ask(config: &Config) -> Result<Table, TableError> {
-    if let Ok(table) = load(&config.run.dir) {
-        return Ok(table);
+    match load(&config.run.dir) {
+        Ok(table) => {
+            let mut wanted = Vec::new();
+            for (venue, of_venue) in config.venues() {
+                wanted
+                    .extend(of_venue.symbols.iter().map(|s| (venue.name().to_owned(), s.clone())));
+            }
+            let listed = table.setup.listings.iter().map(|l| (l.venue.clone(), l.symbol.clone()));
+            if table.setup.detection == detection(config) && listed.eq(wanted) {
+                return Ok(table);
+            }
+            return Err(TableError::Text {
+                place: config.run.dir.join(FILE).display().to_string(),
+                detail: "it was made from another configuration; stop the run and start it with \
+                         `tandem up`, or delete the file"
+                    .to_owned(),
+            });
+        }
+        Err(TableError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let setup = ask_venues(config)?;
     save(&config.run.dir, &setup)?;
@@ -455,7 +473,12 @@ impl Collector {
             return None;
         }
         let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.truncate(usize::try_from(record.update_id).unwrap_or(usize::MAX));
+        // A writer that was killed at its configuration leaves the beginning of one; the last chunks are
+        // the whole one.
+        let length = usize::try_from(record.update_id).unwrap_or(usize::MAX).min(bytes.len());
+        let whole = length.div_ceil(CHUNK) * CHUNK;
+        bytes.drain(..bytes.len().saturating_sub(whole));
+        bytes.truncate(length);
         let place = "the journal's configuration records";
         let text = String::from_utf8(bytes).map_err(|error| TableError::Text {
             place: place.to_owned(),
@@ -532,6 +555,15 @@ mod tests {
         let table = found.expect("the last record ends it").expect("the same text");
         assert_eq!(table.setup, setup);
         assert_eq!(table.px(0, 6_500_001), "65000.01");
+    }
+
+    #[test]
+    fn the_beginning_of_another_configuration_is_passed_over() {
+        let records = to_records(&plain_setup()).expect("text");
+        let mut collector = Collector::default();
+        let cut = records[..5].iter().chain(&records);
+        let found = cut.filter_map(|record| collector.take(record)).next().expect("an end");
+        assert_eq!(found.expect("the whole one").setup, plain_setup());
     }
 
     #[test]

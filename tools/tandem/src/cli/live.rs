@@ -17,6 +17,7 @@ struct Status {
     journal_full: bool,
     opportunities_open: i64,
     halts: u64,
+    tiles_dead: Vec<String>,
     rejected: u64,
     outputs_lost: u64,
     #[serde(flatten)]
@@ -36,14 +37,16 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
     let counter = |name| engine.counter(name).unwrap_or(0);
     let journal_full = interval.counter(metric::JOURNAL_FULL).unwrap_or(0) != 0;
     let alive = interval.counter(metric::RECORDS).unwrap_or(0) != 0;
+    let dead = stats.dead();
     let in_sync = report.venues.values().all(|venue| venue.books_in_sync == venue.books);
     let status = Status {
-        ok: in_sync && alive && !journal_full,
+        ok: in_sync && alive && !journal_full && dead.is_empty(),
         mode: config.run.mode.name().to_owned(),
         journal_seq: engine.gauge(metric::JOURNAL_SEQ).unwrap_or(0),
         journal_full,
         opportunities_open: engine.gauge(metric::OPEN).unwrap_or(0),
         halts: counter(metric::HALTS),
+        tiles_dead: dead,
         rejected: counter(metric::REJECTED),
         outputs_lost: counter(metric::OUTPUTS_LOST),
         report,
@@ -58,6 +61,9 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
             status.journal_seq,
             if journal_full { " (FULL: no input is taken)" } else { "" },
         ));
+        for tile in &status.tiles_dead {
+            print(format_args!("{tile}: NOT RUNNING; what is shown of it is its last word"));
+        }
         print_venues(&status.report);
         print(format_args!(
             "opportunities {} ({} open) · denials {} · halts {} · overruns {} · gaps {} · rejected {} · \

@@ -132,6 +132,9 @@ enum Command {
         venue: String,
         #[command(flatten)]
         config: ConfigArg,
+        /// Stop when the process with this id is gone (the supervisor's).
+        #[arg(long, hide = true, value_name = "PID")]
+        while_pid: Option<u32>,
     },
     /// The engine tile.
     #[command(after_help = "Example:
@@ -139,6 +142,9 @@ enum Command {
     Engine {
         #[command(flatten)]
         config: ConfigArg,
+        /// Stop when the process with this id is gone (the supervisor's).
+        #[arg(long, hide = true, value_name = "PID")]
+        while_pid: Option<u32>,
     },
     /// Every tile of the configuration, each a process, kept alive.
     #[command(after_help = "Example:
@@ -288,8 +294,8 @@ fn dispatch(command: Command) -> Done {
     match command {
         Command::Demo { run_for, seed, dir, json } => demo_command(run_for, seed, dir, json),
         Command::Sim(args) => roles::sim(&args),
-        Command::Feed { venue, config } => roles::feed(&config, &venue),
-        Command::Engine { config } => roles::engine(&config),
+        Command::Feed { venue, config, while_pid } => roles::feed(&config, &venue, while_pid),
+        Command::Engine { config, while_pid } => roles::engine(&config, while_pid),
         Command::Up { config, while_pid } => roles::up(&config, while_pid),
         Command::Status { config, json } => live::status(&config, json),
         Command::Books(args) => books::run(&args),
@@ -304,7 +310,7 @@ fn dispatch(command: Command) -> Done {
 fn demo_command(run_for: Duration, seed: u64, dir: Option<PathBuf>, json: bool) -> Done {
     let dir = dir
         .unwrap_or_else(|| PathBuf::from(format!("/dev/shm/tandem-demo-{}", std::process::id())));
-    let stop = roles::stop_flag()?;
+    let stop = roles::stop_flag(None)?;
     let options = demo::Options { run_for, seed, dir, quiet: false, stop };
     let report = demo::run(&options).map_err(Failure::failed)?;
     if json {

@@ -8,12 +8,12 @@ use clap::Args;
 use tandem_core::record::Venue;
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
-use tandem_shm::WaitMode;
+use tandem_shm::{ClockWriter, WaitMode};
 use tandem_sim::{Pace, SimConfig, Source};
 
 use super::{ConfigArg, Done, Failure, Outcome, print};
 use crate::config::{Config, venue_named};
-use crate::engine_tile::EngineTile;
+use crate::engine_tile::{CLOCK, EngineTile};
 use crate::{supervisor, table, venues};
 
 /// What a simulator is to be.
@@ -81,9 +81,18 @@ pub fn set_ports(config: &mut SimConfig, base: u16) {
     config.control_port = base + 6;
 }
 
-/// Returns a flag that SIGTERM and SIGINT set.
-pub fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+/// Returns a flag that SIGTERM and SIGINT set, and the end of the process `while_pid`.
+pub fn stop_flag(while_pid: Option<u32>) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
+    if let Some(pid) = while_pid {
+        let (owner, stop) = (PathBuf::from(format!("/proc/{pid}")), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while owner.exists() {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
     }
@@ -109,7 +118,7 @@ fn pin(core: Option<usize>) -> Result<(), Failure> {
 /// `tandem sim`.
 pub fn sim(args: &SimArgs) -> Done {
     let config = args.config()?;
-    let stop = stop_flag()?;
+    let stop = stop_flag(None)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -181,7 +190,7 @@ pub fn feed_tile(config: &Config, table: &table::Table, venue: Venue) -> Result<
 }
 
 /// `tandem feed VENUE`.
-pub fn feed(config: &ConfigArg, venue: &str) -> Done {
+pub fn feed(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done {
     let config = config.load()?;
     let venue = venue_named(venue)
         .filter(|venue| config.venue.contains_key(venue.name()))
@@ -191,7 +200,7 @@ pub fn feed(config: &ConfigArg, venue: &str) -> Done {
         })?;
     prepare(&config)?;
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
-    let stop = stop_flag()?;
+    let stop = stop_flag(while_pid)?;
     pin(config.venue[venue.name()].core)?;
     let mut tile = feed_tile(&config, &table, venue)?;
     while !stop.load(Ordering::Relaxed) {
@@ -205,11 +214,11 @@ pub fn feed(config: &ConfigArg, venue: &str) -> Done {
 }
 
 /// `tandem engine`.
-pub fn engine(config: &ConfigArg) -> Done {
+pub fn engine(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let config = config.load()?;
     prepare(&config)?;
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
-    let stop = stop_flag()?;
+    let stop = stop_flag(while_pid)?;
     pin(config.engine.core)?;
     let mut tile = EngineTile::new(&config, &table).map_err(Failure::unreachable)?;
     while !stop.load(Ordering::Relaxed) {
@@ -223,13 +232,15 @@ pub fn engine(config: &ConfigArg) -> Done {
 pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
     let config = arg.load()?;
     prepare(&config)?;
-    let stop = stop_flag()?;
+    let stop = stop_flag(while_pid)?;
+    // Whoever holds the clock page owns the run: a second `up` is refused before it changes anything.
+    let clock = ClockWriter::create(&config.run.dir, CLOCK).map_err(Failure::failed)?;
     // Asked afresh at each start: rules and fees change.
     let setup = table::ask_venues(&config).map_err(Failure::unreachable)?;
     let table = table::Table::build(setup, "the venues").map_err(Failure::usage)?;
     table.engine().map_err(Failure::usage)?;
     table::save(&config.run.dir, &table.setup).map_err(Failure::failed)?;
-    supervisor::run(&config, &arg.config, &stop, while_pid).map_err(Failure::failed)?;
+    supervisor::run(&config, &arg.config, &stop, clock).map_err(Failure::failed)?;
     Ok(Outcome::Ok)
 }
 
