@@ -19,7 +19,7 @@ use tandem_shm::{
     RingWriter, ShmError, StatsWriter, WaitMode, fnv1a, tsc,
 };
 
-use crate::machine::{Action, CloseCause, Machine, Publish, Reply, Stamps};
+use crate::machine::{Action, CloseCause, Machine, MachineStats, Publish, Reply, Stamps};
 use crate::net::http::{self, Client};
 use crate::net::resolve::Resolver;
 use crate::net::transport::Transport;
@@ -151,9 +151,13 @@ pub mod metric {
     pub const TURN_NS: &str = "feed_turn_ns";
 }
 
+/// Reads one of a machine's counters.
+type Get = fn(&MachineStats) -> u64;
+
 struct Stats {
     writer: StatsWriter,
-    counters: Vec<(CounterHandle, u64, fn(&crate::machine::MachineStats) -> u64)>,
+    /// Handle, what was told so far, and where it comes from.
+    counters: Vec<(CounterHandle, u64, Get)>,
     books: GaugeHandle,
     books_live: GaugeHandle,
     kernel_ns: HistogramHandle,
@@ -163,7 +167,6 @@ struct Stats {
 
 impl Stats {
     fn create(dir: &Path, name: &str) -> Result<Stats, ShmError> {
-        type Get = fn(&crate::machine::MachineStats) -> u64;
         let counters: [(&str, &str, Get); 12] = [
             (metric::MESSAGES, "message", |s| s.frames),
             (metric::BYTES, "byte", |s| s.bytes),

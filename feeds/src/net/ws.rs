@@ -29,7 +29,7 @@ pub const MESSAGE_BYTES_MAX: usize = 128 << 20;
 const READ_BYTES: usize = 256 << 10;
 
 enum State {
-    Connecting(Box<Transport>, Request),
+    Connecting(Box<(Transport, Request)>),
     Handshake(Box<MidHandshake<ClientHandshake<Transport>>>),
     Open(Box<WebSocket<Transport>>),
     Gone,
@@ -85,13 +85,13 @@ impl Connection {
         let request = tungstenite::client::IntoClientRequest::into_client_request(url)
             .map_err(io::Error::other)?;
         let transport = Transport::connect(address, tls)?;
-        Ok(Connection { state: State::Connecting(Box::new(transport), request) })
+        Ok(Connection { state: State::Connecting(Box::new((transport, request))) })
     }
 
     /// Returns the socket, to register it; nothing once it is gone or mid-handshake (registered before).
     pub fn socket(&mut self) -> Option<&mut TcpStream> {
         match &mut self.state {
-            State::Connecting(transport, _) => Some(transport.socket()),
+            State::Connecting(connecting) => Some(connecting.0.socket()),
             State::Open(socket) => Some(socket.get_mut().socket()),
             State::Handshake(middle) => Some(middle.get_mut().get_mut().socket()),
             State::Gone => None,
@@ -107,17 +107,18 @@ impl Connection {
     /// Does what can be done now and returns the next thing that happened.
     pub fn poll(&mut self) -> Event {
         match std::mem::replace(&mut self.state, State::Gone) {
-            State::Connecting(transport, request) => match transport.connected() {
+            State::Connecting(connecting) => match connecting.0.connected() {
                 Ok(false) => {
-                    self.state = State::Connecting(transport, request);
+                    self.state = State::Connecting(connecting);
                     Event::Idle
                 }
                 Ok(true) => {
+                    let (transport, request) = *connecting;
                     let config = WebSocketConfig::default()
                         .read_buffer_size(READ_BYTES)
                         .max_message_size(Some(MESSAGE_BYTES_MAX))
                         .max_frame_size(Some(MESSAGE_BYTES_MAX));
-                    let begun = ClientHandshake::start(*transport, request, Some(config));
+                    let begun = ClientHandshake::start(transport, request, Some(config));
                     match begun {
                         Ok(middle) => self.shake(middle),
                         Err(err) => {
@@ -223,7 +224,7 @@ impl Connection {
                 let _ = socket.close(None);
                 let _ = socket.flush();
             }
-            State::Connecting(..) | State::Handshake(_) | State::Gone => {}
+            State::Connecting(_) | State::Handshake(_) | State::Gone => {}
         }
         self.state = State::Gone;
     }

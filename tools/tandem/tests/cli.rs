@@ -1,5 +1,7 @@
 //! The command line as scripts use it: field names, exit codes, examples, contracts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -11,6 +11,8 @@
 //! that touched any level, while a message that touches only levels outside the published window makes
 //! no record here. Neither can make or end an episode that lasts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -319,10 +321,12 @@ fn run_feed(config: &Config, table: &Table, venue: Venue, stop: &AtomicBool) -> 
 fn over_the_wire(tape: &str) {
     let Some((captures, expected)) = data() else { return };
     let scratch = Scratch::new(tape);
-    let mut sim_config = SimConfig::default();
-    sim_config.ca_path = Some(scratch.0.join("ca.pem"));
     let files = vec![captures.join("coinbase").join(tape), captures.join("kraken").join(tape)];
-    sim_config.source = Source::Captures { files, pace: Pace::Recorded };
+    let sim_config = SimConfig {
+        ca_path: Some(scratch.0.join("ca.pem")),
+        source: Source::Captures { files, pace: Pace::Recorded },
+        ..SimConfig::default()
+    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let sim = runtime.block_on(tandem_sim::start(sim_config)).unwrap();
     let text = config_text(&scratch.0, sim.addresses());
