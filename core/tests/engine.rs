@@ -11,6 +11,9 @@ use tandem_core::units::{Amount, FeePpm, Px, Qty, Side};
 
 const MS: i64 = 1_000_000;
 
+/// Best asks at the start. Kraken's is far away, so that its bid can rise without crossing its own book.
+const ASKS: [i64; 2] = [6_000_100, 6_400_000];
+
 /// One venue pair: BTC/USD at Coinbase (0) and Kraken (1), prices in cents, quantities in 1e-4.
 struct World {
     engine: Engine,
@@ -74,7 +77,7 @@ impl World {
         let mut world = World { engine, out: Outbox::new(OUTBOX_RECORDS), now_ns: 1_000_000 * MS };
         for id in 0..2 {
             world.level(id, Side::Bid, 6_000_000, 10_000, 0);
-            world.level(id, Side::Ask, 6_000_100, 10_000, 0);
+            world.level(id, Side::Ask, ASKS[usize::from(id)], 10_000, 0);
             world.state(id, BookState::Live);
         }
         world.out.clear();
@@ -174,7 +177,7 @@ fn fees_are_charged_on_both_legs() {
             World { engine: Engine::new(universe, params()).expect("sound"), ..World::new() };
         for id in 0..2 {
             other.level(id, Side::Bid, 6_000_000, 10_000, 0);
-            other.level(id, Side::Ask, 6_000_100, 10_000, 0);
+            other.level(id, Side::Ask, ASKS[usize::from(id)], 10_000, 0);
             other.state(id, BookState::Live);
         }
         other.dislocate();
