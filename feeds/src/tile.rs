@@ -267,6 +267,8 @@ pub struct FeedTile {
     wait: WaitMode,
     scratch: Vec<u8>,
     words: Vec<u64>,
+    /// Tokens, then connections, to be looked at in a turn: kept, so that a turn allocates nothing.
+    ready: Vec<usize>,
     next_timer_ns: i64,
     next_page_ns: i64,
 }
@@ -312,6 +314,7 @@ impl FeedTile {
             wait: spec.wait,
             scratch: Vec::with_capacity(1 << 20),
             words: Vec::with_capacity(words),
+            ready: Vec::with_capacity(64),
             next_timer_ns: 0,
             next_page_ns: 0,
             machine,
@@ -342,7 +345,9 @@ impl FeedTile {
             _ => {}
         }
         let begun = tsc();
-        let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.clear();
+        ready.extend(self.events.iter().map(|event| event.token().0));
         let mut busy = false;
         for token in &ready {
             if *token == HTTP_TOKEN.0 {
@@ -351,11 +356,13 @@ impl FeedTile {
                 busy |= self.drive(*token as u32 - 1);
             }
         }
-        let more: Vec<u32> =
-            self.peers.iter().filter(|(_, peer)| peer.more).map(|(conn, _)| *conn).collect();
-        for conn in more {
-            busy |= self.drive(conn);
+        ready.clear();
+        let unread = self.peers.iter().filter(|(_, peer)| peer.more);
+        ready.extend(unread.map(|(conn, _)| *conn as usize));
+        for conn in &ready {
+            busy |= self.drive(*conn as u32);
         }
+        self.ready = ready;
         let now_ns = unix_now_ns();
         if self.next_timer_ns <= now_ns {
             self.next_timer_ns = now_ns + TIMER_NS;

@@ -31,7 +31,6 @@ struct Tile {
     child: Option<Child>,
     started: Instant,
     pause: Duration,
-    restarts: u64,
 }
 
 /// Sends a signal to a process of ours.
@@ -93,7 +92,6 @@ impl Tile {
                 (self.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX)
             };
             self.started = Instant::now();
-            self.restarts += 1;
         }
         if self.pause <= self.started.elapsed() { self.start(program, config) } else { Ok(()) }
     }
@@ -112,7 +110,6 @@ pub fn run(
         child: None,
         started: Instant::now(),
         pause: Duration::ZERO,
-        restarts: 0,
     };
     // The engine first in this list, so that it is also the first to stop.
     let mut tiles = vec![tile(vec!["engine".to_owned()])];
