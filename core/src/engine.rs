@@ -134,8 +134,8 @@ impl Engine {
             Some(Kind::Gap) => self.on_gap(record),
             Some(Kind::Command) => self.on_command(record),
             Some(Kind::Timer | Kind::Clock | Kind::Config) => true,
-            // Outputs are never inputs.
-            Some(Kind::Opportunity | Kind::Denial | Kind::ControlLevel) | None => false,
+            // Outputs are never inputs; orders and accounts are taken once there are rounds.
+            Some(_) | None => false,
         };
         self.counts.rejected += u64::from(!understood);
         match record.kind() {

@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+pub mod account;
 pub mod book;
 pub mod detector;
 pub mod engine;
@@ -18,8 +19,10 @@ pub mod episode;
 mod fixtures;
 pub mod graph;
 pub mod instrument;
+pub mod level;
 pub mod log;
 pub mod market;
+pub mod order;
 pub mod params;
 pub mod record;
 pub mod report;

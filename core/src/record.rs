@@ -14,13 +14,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::units::{Px, Qty, Side};
 
 /// Version of this layout and of the meaning of its fields; part of every region's schema hash.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The layout spelled out; its hash guards every region that carries records.
-pub const LAYOUT: &str = "v1 seq:u64@0 kind:u8@8 flags:u8@9 venue:u8@10 part:u8@11 instrument:u16@12 \
+pub const LAYOUT: &str = "v2 seq:u64@0 kind:u8@8 flags:u8@9 venue:u8@10 part:u8@11 instrument:u16@12 \
     epoch:u16@14 data:[i64;4]@16 pub_tsc:u64@48 update_id:u64@56 venue_ts_ns:i64@64 recv_ts_ns:i64@72 \
-    recv_tsc:u64@80 decode_ticks:u32@88 bytes:u32@92 conn:u32@96 ring:u16@100 spare16:u16@102 \
-    ring_seq:u64@104 engine_ts_ns:i64@112 check:u32@120 spare32:u32@124";
+    recv_tsc:u64@80 decode_ticks:u32@88 bytes:u32@92 conn:u32@96 ring:u16@100 asset:u16@102 \
+    ring_seq:u64@104 engine_ts_ns:i64@112 check:u32@120 run:u32@124";
 
 /// FNV-1a over [`LAYOUT`]: what readers of another layout are refused by.
 pub const LAYOUT_HASH: u64 = {
@@ -74,16 +74,16 @@ pub struct Record {
     pub conn: u32,
     /// Ring it was taken from (set by the engine tile); index in the topology.
     pub ring: u16,
-    /// Zero.
-    pub spare16: u16,
+    /// Index of the asset that an account record or a fee is counted in; 0 elsewhere.
+    pub asset: u16,
     /// Sequence in that ring (set by the engine tile).
     pub ring_seq: u64,
     /// When the engine took it, UNIX ns: the only "now" the engine knows (set by the engine tile).
     pub engine_ts_ns: i64,
     /// Journal checksum (set by the journal).
     pub check: u32,
-    /// Zero.
-    pub spare32: u32,
+    /// Run of the order that `data[0]` names, in order records; 0 elsewhere.
+    pub run: u32,
 }
 
 const _: () = assert!(size_of::<Record>() == 128, "one record, two cache lines");
@@ -107,8 +107,8 @@ pub mod flag {
     pub const OUTPUT: u8 = 1 << 7;
 }
 
-/// What a record is. The numbers are part of the format and never reused; 32 to 55 are kept for
-/// orders and accounts.
+/// What a record is. The numbers are part of the format and never reused; 32 to 63 are orders and
+/// accounts, whose payloads `order` and `account` read and write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -131,6 +131,52 @@ pub enum Kind {
     InstrumentChange = 18,
     /// A connection lives: something was received on it: `[UNIX ns of the last frame, frames, 0, 0]`.
     Beat = 19,
+    /// Engine to gateway: send this order; see [`crate::order::NewOrder`].
+    OrderNew = 32,
+    /// Engine to gateway: cancel: `[key, 0, 0, 0]`.
+    OrderCancel = 33,
+    /// Engine to gateway: find out what became of it: `[key, 0, 0, 0]`.
+    OrderQuery = 34,
+    /// The order's bytes were handed to the socket: `[key, UNIX ns, tsc, connection]`.
+    OrderSent = 35,
+    /// The venue has the order: `[key, venue id low, venue id high, 0]`.
+    OrderAck = 36,
+    /// One fill: `[key, px, qty, fee]`, fee in `asset`, trade id in `update_id`.
+    OrderFill = 37,
+    /// The venue's running totals: `[key, filled qty, cost in quote, fee]`, fee in `asset`.
+    OrderTotals = 38,
+    /// Final: `[key, DoneStatus, filled qty, 0]`.
+    OrderDone = 39,
+    /// Never in the book: `[key, RejectClass, venue code, 0]`.
+    OrderReject = 40,
+    /// The outcome is not known: `[key, UnknownCause, 0, 0]`.
+    OrderUnknown = 41,
+    /// A cancel was refused: `[key, RejectClass, venue code, 0]`.
+    CancelReject = 42,
+    /// An open order at the venue that is not ours: `[px, qty left, side, hash of its id]`.
+    ForeignOrder = 43,
+    /// A venue's balance: `[total, held, BalanceSource, 0]` of `asset`.
+    Balance = 44,
+    /// What the venue charges: `[taker ppm, maker ppm, 0, 0]` of the instrument.
+    Fee = 45,
+    /// State of a venue's trading session: `[SessionState, reason, user stream heard ns, dead-man ns]`.
+    Session = 46,
+    /// A round changed state; see `round`.
+    Round = 47,
+    /// A ledger entry; see `ledger`.
+    Ledger = 48,
+    /// Profit and loss; see `ledger`.
+    Pnl = 49,
+    /// The level word as the engine's host read it: `[LevelWord, 0, 0, 0]`.
+    Levels = 50,
+    /// Another process as the engine's host sees it: `[PeerRole, alive, beat ns, same build]`.
+    Peer = 51,
+    /// The host's clock against the venues: `[offset ns, bound ns, synchronised, 0]`.
+    ClockState = 52,
+    /// State carried over from an earlier run of the engine; see `restore`.
+    Restore = 53,
+    /// A reconciliation ended: `[open ours, open foreign, fills added, differences]`.
+    Reconciled = 54,
     /// An arbitrage found; see `detector` for the parts.
     Opportunity = 64,
     /// A candidate that was not taken; see `detector` for the parts.
@@ -149,7 +195,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 39] = [
         Kind::Level,
         Kind::Clear,
         Kind::Bbo,
@@ -159,6 +205,29 @@ impl Kind {
         Kind::Clock,
         Kind::InstrumentChange,
         Kind::Beat,
+        Kind::OrderNew,
+        Kind::OrderCancel,
+        Kind::OrderQuery,
+        Kind::OrderSent,
+        Kind::OrderAck,
+        Kind::OrderFill,
+        Kind::OrderTotals,
+        Kind::OrderDone,
+        Kind::OrderReject,
+        Kind::OrderUnknown,
+        Kind::CancelReject,
+        Kind::ForeignOrder,
+        Kind::Balance,
+        Kind::Fee,
+        Kind::Session,
+        Kind::Round,
+        Kind::Ledger,
+        Kind::Pnl,
+        Kind::Levels,
+        Kind::Peer,
+        Kind::ClockState,
+        Kind::Restore,
+        Kind::Reconciled,
         Kind::Opportunity,
         Kind::Denial,
         Kind::ControlLevel,
@@ -437,11 +506,11 @@ mod tests {
             bytes,
             conn,
             ring,
-            spare16,
+            asset,
             ring_seq,
             engine_ts_ns,
             check,
-            spare32
+            run
         );
     }
 
