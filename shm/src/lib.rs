@@ -8,16 +8,18 @@
 //! | [`journal`] | every record, in order, in segments | what was committed survives `kill -9`; damage shows |
 //! | [`stats`] | counters, gauges, histograms | read live without disturbing the writer |
 //! | [`clock`] | ticks to nanoseconds, for all processes alike | does not go back |
+//! | [`control`] | the level word, and a row per process | no raise is lost; a row has one process |
 //! | [`wait`] | what an idle tile does | ends by itself |
 //!
 //! Below them: [`slot`], the protocol of one slot with its proofs, and [`payload`], what a record must be.
 //!
-//! Every word has one writer. Readers map `PROT_READ`. `unsafe` is for layout and ownership only.
+//! Every word has one writer, but for the level word, which is swapped. Readers map `PROT_READ`. `unsafe` is for layout and ownership only.
 
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("tandem-shm is for 64-bit little-endian Linux");
 
 pub mod clock;
+pub mod control;
 pub mod error;
 pub mod journal;
 pub mod latest;
@@ -30,6 +32,7 @@ mod sys;
 pub mod wait;
 
 pub use clock::{Clock, ClockReader, ClockWriter, tsc};
+pub use control::ControlPage;
 pub use error::ShmError;
 pub use journal::{
     JournalError, JournalFull, JournalMonitor, JournalReader, JournalRelease, JournalSpec,

@@ -11,6 +11,7 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
+use tandem_shm::control;
 use tandem_shm::slot::{self, SlotRead, initial_word};
 
 /// Sequence and two words: enough for a mixture.
@@ -193,5 +194,96 @@ fn an_entry_is_whole() {
             entry[0].store(version + 2, Ordering::Release);
         }
         reader.join().unwrap();
+    });
+}
+
+/// What a sender shares: the level word (epoch above, killed below), what it sent, what it has echoed.
+#[derive(Default)]
+struct Sender {
+    word: AtomicU64,
+    sent: AtomicU64,
+    echo: AtomicU64,
+}
+
+impl Sender {
+    fn send_if_allowed(&self, word: u64) {
+        if word & 1 == 0 {
+            self.sent.store(self.sent.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn echo(&self, word: u64) {
+        self.echo.store(word >> 1, Ordering::Release);
+    }
+}
+
+/// The race of a kill with a sender: whatever the sender sends, it sends before it echoes the kill.
+fn kill_against_send(turn: fn(&Sender)) {
+    loom::model(move || {
+        let shared = Arc::new(Sender::default());
+        let sender = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    turn(&shared);
+                }
+            })
+        };
+        control::update(&shared.word, |now| Some(now + 3)).unwrap();
+        if shared.echo.load(Ordering::Acquire) == 1 {
+            let at_echo = shared.sent.load(Ordering::Relaxed);
+            sender.join().unwrap();
+            let at_end = shared.sent.load(Ordering::Relaxed);
+            assert_eq!(at_end, at_echo, "sent after the echo of the kill");
+        } else {
+            sender.join().unwrap();
+        }
+    });
+}
+
+/// Row OP-01.
+#[test]
+fn nothing_is_sent_after_the_echo_of_a_kill() {
+    kill_against_send(|sender| {
+        let word = control::level(&sender.word);
+        sender.send_if_allowed(word);
+        sender.echo(word);
+    });
+}
+
+#[test]
+#[should_panic(expected = "after the echo")]
+fn a_level_read_before_the_echo_and_used_after_it_is_too_old() {
+    kill_against_send(|sender| {
+        let word = control::level(&sender.word);
+        sender.echo(control::level(&sender.word));
+        sender.send_if_allowed(word);
+    });
+}
+
+#[test]
+#[should_panic(expected = "after the echo")]
+fn an_echo_without_order_says_too_much() {
+    kill_against_send(|sender| {
+        let word = control::level(&sender.word);
+        sender.send_if_allowed(word);
+        // Relaxed: the kill may be seen echoed before the send is seen.
+        sender.echo.store(control::level(&sender.word) >> 1, Ordering::Relaxed);
+    });
+}
+
+/// Two raisers at once: neither raise is lost.
+#[test]
+fn no_raise_is_lost() {
+    loom::model(|| {
+        let word = Arc::new(AtomicU64::new(0));
+        let raise = |bit: u64| {
+            let word = Arc::clone(&word);
+            thread::spawn(move || control::update(&*word, |now| Some(now | bit)).unwrap())
+        };
+        let (one, two) = (raise(1), raise(2));
+        one.join().unwrap();
+        two.join().unwrap();
+        assert_eq!(control::level(&*word), 3);
     });
 }
