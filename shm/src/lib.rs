@@ -46,5 +46,5 @@ pub use stats::{
     CounterHandle, GaugeHandle, HistogramHandle, HistogramSnapshot, Metric, MetricKind,
     MetricValue, Snapshot, StatsReader, StatsWriter,
 };
-pub use sys::{fnv1a, free_bytes};
+pub use sys::{euid, fnv1a, forbid_dumps, free_bytes};
 pub use wait::{WaitMode, Waiter};
