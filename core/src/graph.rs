@@ -11,18 +11,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::instrument::{AssetId, Universe};
+pub use crate::order::Action;
 
 /// Most legs of a cycle.
 pub const LEGS_MAX: usize = 4;
-
-/// What a taker does on an instrument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Takes asks: spends quote, receives base.
-    Buy,
-    /// Takes bids: spends base, receives quote.
-    Sell,
-}
 
 /// Index of an edge: twice the instrument, plus 1 for selling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@
 //! (`tandem-gateway`).
 
 use crate::record::{Kind, Record, Venue, flag};
-use crate::units::{Amount, Px, Qty};
+use crate::units::{Amount, Px, Qty, Side};
 
 /// Most orders of one round; entry legs come first, what hedges them after.
 pub const ORDERS_PER_ROUND: u16 = 1 << 12;
@@ -123,6 +123,24 @@ impl Action {
         match self {
             Action::Buy => Action::Sell,
             Action::Sell => Action::Buy,
+        }
+    }
+
+    /// Returns the side of the book that a taker takes.
+    #[must_use]
+    pub const fn takes(self) -> Side {
+        match self {
+            Action::Buy => Side::Ask,
+            Action::Sell => Side::Bid,
+        }
+    }
+
+    /// Returns whether `px` is worse than `limit` for whoever does this.
+    #[must_use]
+    pub const fn is_worse(self, px: Px, limit: Px) -> bool {
+        match self {
+            Action::Buy => limit.0 < px.0,
+            Action::Sell => px.0 < limit.0,
         }
     }
 }
