@@ -1,8 +1,9 @@
-//! HTTP/1.1 `GET`s over one kept-alive connection, never blocking.
+//! HTTP/1.1 requests over one kept-alive connection, never blocking.
 //!
 //! Invariant: requests are answered in the order they were asked, each exactly once: with the venue's
 //! answer, or with a failure when the connection is lost or the time is up. A body is bounded by
-//! [`BODY_BYTES_MAX`]; anything that is not HTTP ends the connection.
+//! [`BODY_BYTES_MAX`]; anything that is not HTTP ends the connection. Only a request that its asker
+//! called repeatable is ever written twice.
 //!
 //! Not here: which paths and when (the machines and their budgets).
 
@@ -35,7 +36,9 @@ pub struct Client {
 
 struct Asked {
     request: u32,
-    path: String,
+    /// Head and body; empty where they were staged.
+    bytes: Vec<u8>,
+    repeatable: bool,
     sent_ns: i64,
     /// It was asked on a connection that the peer had just given up, and is asked again.
     retried: bool,
@@ -85,7 +88,7 @@ impl Client {
         Client {
             transport: None,
             host,
-            queue: VecDeque::new(),
+            queue: VecDeque::with_capacity(16),
             inbox: Vec::new(),
             outbox: Vec::new(),
             answers: 0,
@@ -94,7 +97,56 @@ impl Client {
 
     /// Asks for a path. Only one request is on the wire at a time: venues do not pipeline.
     pub fn get(&mut self, request: u32, path: String) {
-        self.queue.push_back(Asked { request, path, sent_ns: 0, retried: false });
+        let bytes = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: tandem/{}\r\nAccept: application/json\r\n\
+             Connection: keep-alive\r\n\r\n",
+            self.host,
+            env!("CARGO_PKG_VERSION")
+        );
+        self.ask(request, bytes.into_bytes(), true);
+    }
+
+    /// Asks with a head and body made by the caller. A request that is not `repeatable` is written at
+    /// most once, whatever happens to its connection.
+    pub fn ask(&mut self, request: u32, bytes: Vec<u8>, repeatable: bool) {
+        self.queue.push_back(Asked { request, bytes, repeatable, sent_ns: 0, retried: false });
+    }
+
+    /// Returns whether a request could be written at once: connected, proven by an answer, nothing asked.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        self.transport.is_some() && self.answers != 0 && self.queue.is_empty()
+    }
+
+    /// Puts a request ready without a system call; [`Client::commit`] sends it. It is written at most
+    /// once. Refused with `WouldBlock` unless the connection is warm.
+    pub fn stage(&mut self, request: u32, bytes: &[u8], now_ns: i64) -> io::Result<()> {
+        if !self.is_warm() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Some(transport) = &mut self.transport else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        transport.stage(bytes)?;
+        let (bytes, repeatable) = (Vec::new(), false);
+        self.queue.push_back(Asked { request, bytes, repeatable, sent_ns: now_ns, retried: false });
+        Ok(())
+    }
+
+    /// Hands what was staged to the socket. An error means that the connection is of no more use.
+    pub fn commit(&mut self) -> io::Result<()> {
+        match &mut self.transport {
+            Some(transport) => transport.commit(),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Drops the connection by a reset, and with it what was staged: its request is forgotten, not failed.
+    pub fn discard(&mut self) {
+        if let Some(transport) = self.transport.take() {
+            transport.reset();
+        }
+        self.queue.pop_back();
     }
 
     /// Returns whether a connection should be made.
@@ -108,6 +160,7 @@ impl Client {
         self.inbox.clear();
         self.outbox.clear();
         self.answers = 0;
+        // Nothing that may be written once only is in the queue and sent: losing its connection failed it.
         self.queue.iter_mut().for_each(|asked| asked.sent_ns = 0);
         self.transport = Some(transport);
     }
@@ -148,9 +201,14 @@ impl Client {
             Err(err) => {
                 tracing::debug!(host = self.host, %err, "REST connection");
                 // A kept connection that ends before a byte of the answer was given up while we asked:
-                // a GET may be asked again, once, on a new one.
+                // what is repeatable may be asked again, once, on a new one.
                 match self.queue.front_mut() {
-                    Some(asked) if self.answers != 0 && self.inbox.is_empty() && !asked.retried => {
+                    Some(asked)
+                        if self.answers != 0
+                            && self.inbox.is_empty()
+                            && asked.repeatable
+                            && !asked.retried =>
+                    {
                         (asked.retried, asked.sent_ns) = (true, 0);
                         self.transport = None;
                         Event::Idle
@@ -185,14 +243,7 @@ impl Client {
         };
         if asked.sent_ns == 0 {
             asked.sent_ns = now_ns;
-            write!(
-                self.outbox,
-                "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: tandem/{}\r\nAccept: application/json\r\n\
-                 Connection: keep-alive\r\n\r\n",
-                asked.path,
-                self.host,
-                env!("CARGO_PKG_VERSION")
-            )?;
+            self.outbox.extend_from_slice(&asked.bytes);
         }
         if !transport.connected()? {
             return Err(io::ErrorKind::WouldBlock.into());

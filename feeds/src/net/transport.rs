@@ -56,6 +56,8 @@ impl Write for StampedTcp {
 pub struct Transport {
     tcp: StampedTcp,
     tls: Option<Box<ClientConnection>>,
+    /// Plain bytes put ready by [`Transport::stage`]; with TLS they wait inside it, encrypted.
+    staged: Vec<u8>,
 }
 
 impl Transport {
@@ -80,7 +82,43 @@ impl Transport {
             }
             None => None,
         };
-        Ok(Transport { tcp: StampedTcp { stream, stamp: ReadStamp::default() }, tls })
+        let tcp = StampedTcp { stream, stamp: ReadStamp::default() };
+        Ok(Transport { tcp, tls, staged: Vec::with_capacity(4 << 10) })
+    }
+
+    /// Puts bytes ready, encrypted, without a system call: what is left to do is [`Transport::commit`].
+    /// Refused with `WouldBlock` while earlier bytes wait, so that nothing leaves later than it was
+    /// decided.
+    pub fn stage(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.wants_write() || !self.staged.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        match &mut self.tls {
+            None => self.staged.extend_from_slice(bytes),
+            Some(tls) if tls.is_handshaking() => return Err(io::ErrorKind::WouldBlock.into()),
+            Some(tls) => tls.writer().write_all(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Hands what was staged to the socket: the first thing it does is the system call. An error, also
+    /// `WouldBlock`, means that some or all of it did not leave: the connection is of no more use.
+    pub fn commit(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => {
+                while tls.wants_write() {
+                    tls.write_tls(&mut self.tcp)?;
+                }
+            }
+            None => {
+                let written = self.tcp.write(&self.staged)?;
+                if written < self.staged.len() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                self.staged.clear();
+            }
+        }
+        Ok(())
     }
 
     /// Returns the socket, to register it.

@@ -6,6 +6,8 @@
 //!
 //! Not here: what is subscribed and what messages mean (the machines), reconnecting (theirs too).
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Bytes, Error, Message, Utf8Bytes, WebSocket};
 
+use super::backoff::Random;
 use super::transport::{ReadStamp, Transport};
 use crate::machine::CloseCause;
 
@@ -73,7 +76,13 @@ impl Frame {
 /// A connection.
 pub struct Connection {
     state: State,
+    /// Where a staged frame is made: kept, so that staging allocates nothing.
+    frame: Vec<u8>,
+    masks: Random,
 }
+
+/// Largest payload of a staged frame: its length is two bytes.
+pub const STAGED_BYTES_MAX: usize = u16::MAX as usize;
 
 impl Connection {
     /// Begins to connect. `url` is the whole `ws://` or `wss://` address that the request names.
@@ -85,7 +94,38 @@ impl Connection {
         let request = tungstenite::client::IntoClientRequest::into_client_request(url)
             .map_err(io::Error::other)?;
         let transport = Transport::connect(address, tls)?;
-        Ok(Connection { state: State::Connecting(Box::new((transport, request))) })
+        // Masks keep proxies from being fooled by what we send; under TLS there is none to fool.
+        let seed = RandomState::new().build_hasher().finish();
+        Ok(Connection {
+            state: State::Connecting(Box::new((transport, request))),
+            frame: Vec::with_capacity(4 << 10),
+            masks: Random::new(seed),
+        })
+    }
+
+    /// Puts a text frame ready without a system call; [`Connection::commit`] sends it. Refused with
+    /// `WouldBlock` while anything earlier waits for room.
+    pub fn stage(&mut self, payload: &[u8]) -> io::Result<()> {
+        let State::Open(socket) = &mut self.state else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        assert!(payload.len() <= STAGED_BYTES_MAX, "a staged frame is short");
+        match socket.flush() {
+            Ok(()) => {}
+            Err(Error::Io(err)) => return Err(err),
+            Err(_) => return Err(io::ErrorKind::NotConnected.into()),
+        }
+        let mask = (self.masks.bits() as u32).to_le_bytes();
+        text_frame(&mut self.frame, payload, mask);
+        socket.get_mut().stage(&self.frame)
+    }
+
+    /// Hands the staged frame to the socket. An error means that the connection is of no more use.
+    pub fn commit(&mut self) -> io::Result<()> {
+        match &mut self.state {
+            State::Open(socket) => socket.get_mut().commit(),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Returns the socket, to register it; nothing once it is gone or mid-handshake (registered before).
@@ -230,6 +270,21 @@ impl Connection {
     }
 }
 
+/// One whole masked text frame (RFC 6455 section 5.2), in place of what the buffer held.
+fn text_frame(frame: &mut Vec<u8>, payload: &[u8], mask: [u8; 4]) {
+    frame.clear();
+    frame.push(0x81);
+    match payload.len() {
+        short @ 0..=125 => frame.push(0x80 | short as u8),
+        long => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+}
+
 fn cause(err: &Error) -> CloseCause {
     match err {
         Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) | Error::Tls(_) => {
@@ -239,5 +294,23 @@ fn cause(err: &Error) -> CloseCause {
             CloseCause::Reset
         }
         _ => CloseCause::Protocol,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The vector of RFC 6455 section 5.7, and both forms of the length.
+    #[test]
+    fn a_staged_frame_is_what_the_standard_says() {
+        let mut frame = Vec::new();
+        text_frame(&mut frame, b"Hello", [0x37, 0xfa, 0x21, 0x3d]);
+        let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(frame, hello);
+        for (len, head) in [(125, 2), (126, 4), (STAGED_BYTES_MAX, 4)] {
+            text_frame(&mut frame, &vec![b'x'; len], [0; 4]);
+            assert_eq!(frame.len(), head + 4 + len);
+        }
     }
 }

@@ -1,0 +1,2 @@
+//! The venue.
+pub mod sign;

@@ -1,0 +1,113 @@
+//! What an operator chooses for a gateway.
+//!
+//! Invariant: plain values, checked by whoever reads the configuration; times are nanoseconds, shares are
+//! parts per million. The shares of all processes that use one key or one address (gateway, warden, feed)
+//! must sum to at most 1,000,000: the split is by configuration, no process sees another's use.
+
+use tandem_core::record::Venue;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// The values; [`Config::for_venue`] has the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Longest time a venue may take to accept an order after its timestamp: Binance `recvWindow`, Kraken
+    /// `deadline`. An order's own expiry makes it shorter.
+    pub ttl_ns_max: i64,
+    /// A request without its reply for this long is unknown.
+    pub ack_ns_max: i64,
+    /// "Not found" proves nothing before this time after sending, or the order's time to live if that is
+    /// longer (OE-04) ...
+    pub proof_ns: i64,
+    /// ... and this margin.
+    pub proof_margin_ns: i64,
+    /// How many queries must have found nothing.
+    pub proof_polls: u8,
+    /// First wait between two queries of one order; doubles up to eight times.
+    pub poll_ns: i64,
+    /// A user stream from which nothing was heard for longer is dead.
+    pub silence_ns_max: i64,
+    /// An order that a reply told us of but the user stream did not, for this long: the stream is dead.
+    pub stream_lag_ns_max: i64,
+    /// Between two audits of open orders.
+    pub open_orders_every_ns: i64,
+    /// Between two audits of balances.
+    pub balances_every_ns: i64,
+    /// Between two audits of trades.
+    pub trades_every_ns: i64,
+    /// How far before the last known trade an audit begins.
+    pub trades_overlap_ns: i64,
+    /// UNIX ns from which the first reconciliation asks for trades; 0 is one hour ago.
+    pub trades_since_ns: i64,
+    /// Share of the venue's limit on new orders.
+    pub new_share_ppm: u32,
+    /// Share of that which only hedges, unwinds and operators may use.
+    pub hedge_share_ppm: u32,
+    /// Share of the venue's limit on other requests.
+    pub query_share_ppm: u32,
+    /// Suspension after a limit that came without a time.
+    pub suspend_ns: i64,
+    /// Dead-man switch where the venue has one: it fires after this time ...
+    pub deadman_ns: i64,
+    /// ... and is put off this often.
+    pub deadman_every_ns: i64,
+    /// Session records at least this often.
+    pub session_every_ns: i64,
+    /// Age at which a connection is replaced while no order is in flight.
+    pub rotate_ns: i64,
+    /// Coinbase: kept connections for new orders.
+    pub order_lanes: u8,
+    /// Coinbase: signed tokens kept for new orders, and half as many for each other request.
+    pub tokens: usize,
+    /// Kraken: threshold of the engine's counter per pair, by tier (60, 125, 180).
+    pub kraken_counter_max: u32,
+    /// Kraken: its decay in thousandths a second (1,000, 2,340, 3,750).
+    pub kraken_decay_milli: u32,
+    /// Host as it stands in HTTP heads and Coinbase tokens, with the port where it is not 443.
+    pub rest_host: String,
+    /// Seed of the backoff jitter.
+    pub seed: u64,
+}
+
+impl Config {
+    /// Returns the defaults for a venue.
+    #[must_use]
+    pub fn for_venue(venue: Venue) -> Config {
+        let (rest_host, silence_ns_max) = match venue {
+            // A WebSocket ping goes out every second and is answered by the venue's edge.
+            Venue::Binance => ("api.binance.com", 3 * SECOND),
+            // Heartbeats come every second.
+            Venue::Coinbase => ("api.coinbase.com", 3 * SECOND),
+            Venue::Kraken => ("api.kraken.com", 4 * SECOND),
+        };
+        Config {
+            ttl_ns_max: SECOND,
+            ack_ns_max: 2 * SECOND,
+            proof_ns: 10 * SECOND,
+            proof_margin_ns: 2 * SECOND,
+            proof_polls: 3,
+            poll_ns: SECOND / 2,
+            silence_ns_max,
+            stream_lag_ns_max: 5 * SECOND,
+            open_orders_every_ns: 10 * SECOND,
+            balances_every_ns: 30 * SECOND,
+            trades_every_ns: 300 * SECOND,
+            trades_overlap_ns: 3_600 * SECOND,
+            trades_since_ns: 0,
+            new_share_ppm: 500_000,
+            hedge_share_ppm: 200_000,
+            query_share_ppm: 250_000,
+            suspend_ns: 10 * SECOND,
+            deadman_ns: 60 * SECOND,
+            deadman_every_ns: 15 * SECOND,
+            session_every_ns: SECOND / 2,
+            rotate_ns: 23 * 3_600 * SECOND,
+            order_lanes: 2,
+            tokens: 8,
+            kraken_counter_max: 60,
+            kraken_decay_milli: 1_000,
+            rest_host: rest_host.to_owned(),
+            seed: 1,
+        }
+    }
+}
