@@ -10,7 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::graph::{Action, CycleKind, EdgeId, Graph, LEGS_MAX};
-use crate::instrument::{FeeIn, Universe};
+use crate::instrument::{FeeIn, Instrument, Universe};
 use crate::log::{LOG_ERROR, Log, NOTHING, log2};
 use crate::market::{Market, Unusable};
 use crate::params::Params;
@@ -43,11 +43,13 @@ pub enum Verdict {
     Halted = 24,
     /// Denied: too good to be true; the instruments are halted.
     EdgeMax = 25,
+    /// Denied: a pre-trade control; which one is in the denial.
+    Control = 26,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its tag.
-    pub const ALL: [Verdict; 11] = [
+    pub const ALL: [Verdict; 12] = [
         Verdict::Pays,
         Verdict::Edge,
         Verdict::Depth,
@@ -59,6 +61,7 @@ impl Verdict {
         Verdict::Status,
         Verdict::Halted,
         Verdict::EdgeMax,
+        Verdict::Control,
     ];
 
     /// Returns the verdict with this tag.
@@ -82,6 +85,7 @@ impl Verdict {
             Verdict::Status => "status",
             Verdict::Halted => "halted",
             Verdict::EdgeMax => "edge_max",
+            Verdict::Control => "control",
         }
     }
 }
@@ -180,6 +184,14 @@ impl Detector {
         &self.graph
     }
 
+    /// Takes over an instrument's fee.
+    pub fn refee(&mut self, universe: &Universe, instrument: u16) {
+        for action in [Action::Buy, Action::Sell] {
+            let edge = EdgeId::new(instrument, action);
+            self.constants[edge.0 as usize] = constant(universe, edge);
+        }
+    }
+
     /// Takes over an edge's best price; an unusable or empty side takes the edge out.
     #[inline]
     pub fn refresh(&mut self, market: &Market, edge: EdgeId, live: bool) {
@@ -229,6 +241,20 @@ impl Detector {
         cycle: u32,
         now_ns: i64,
     ) -> Evaluation {
+        self.evaluate_within(universe, params, market, (cycle, now_ns), (None, 0))
+    }
+
+    /// The same with other rules than the universe's for each leg (smaller limits), and more edge
+    /// wanted.
+    #[must_use]
+    pub fn evaluate_within(
+        &self,
+        universe: &Universe,
+        params: &Params,
+        market: &Market,
+        (cycle, now_ns): (u32, i64),
+        (rules, edge_more_ppm): (Option<&[Instrument; LEGS_MAX]>, i64),
+    ) -> Evaluation {
         let edges = self.graph.cycles()[cycle as usize].edges();
         let mut evaluation = Evaluation {
             cycle,
@@ -262,6 +288,11 @@ impl Detector {
         for (leg, edge) in legs.iter_mut().zip(edges) {
             *leg = self.leg(universe, market, *edge);
         }
+        if let Some(rules) = rules {
+            for (leg, rules) in legs.iter_mut().zip(rules) {
+                leg.rules = rules;
+            }
+        }
         let legs = &legs[..edges.len()];
         let Some(gross_ppb) = walk::gross_edge_ppb(legs) else {
             return denied(evaluation, Verdict::Depth);
@@ -270,7 +301,7 @@ impl Detector {
         if i64::from(params.edge_max_ppm) * 1_000 < gross_ppb {
             return denied(evaluation, Verdict::EdgeMax);
         }
-        let edge_min_ppm = i64::from(params.edge_min_ppm);
+        let edge_min_ppm = i64::from(params.edge_min_ppm) + edge_more_ppm;
         match walk::largest(legs, edge_min_ppm + evaluation.buffers_ppm) {
             Err(TooLarge::Depth) => denied(evaluation, Verdict::Depth),
             Err(TooLarge::Limit) => denied(evaluation, Verdict::Limit),
@@ -298,7 +329,7 @@ impl Detector {
         Leg {
             action: edge.action(),
             rules: &universe.instruments[idx],
-            book: &market.get(edge.instrument()).book,
+            book: market.get(edge.instrument()).depth(),
             shift: self.shifts[idx],
         }
     }

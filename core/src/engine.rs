@@ -9,23 +9,31 @@
 
 use alloc::vec::Vec;
 
+use crate::account::{Balance, Peer, Session};
 use crate::book::{Book, Level};
+use crate::controls::View;
 use crate::detector::{Detector, Evaluation, Verdict};
 use crate::episode::{Episodes, Outbox, Seen};
 use crate::graph::{Action, EdgeId, Graph, GraphError};
-use crate::instrument::{Universe, UniverseError};
+use crate::instrument::{AssetId, Universe, UniverseError};
+use crate::level::LevelWord;
+use crate::limits::Trading;
 use crate::market::Market;
 use crate::params::{Params, ParamsError};
 use crate::record::{BookState, Kind, Reason, Record, TradingStatus, Venue, flag};
 use crate::report::{LegReport, Opportunity, Phase};
-use crate::units::{Amount, Px, Qty, Side};
+use crate::trading::{Desk, Env};
+use crate::units::{Amount, FeePpm, Px, Qty, Side};
 
 /// Room for what one step may put out. A step that opens every cycle of a large graph is beyond any
 /// market; it is cut, counted, and told by the host.
 pub const OUTBOX_RECORDS: usize = 8_192;
 
-/// Control level HALT of [`Kind::ControlLevel`]; the others come with order entry.
-pub const LEVEL_HALT: i64 = 3;
+/// Control level HALT of [`Kind::ControlLevel`], for single instruments.
+pub const LEVEL_HALT: i64 = crate::level::Level::Halt as i64;
+
+/// In an instrument's halt, reasons from here on are [`crate::controls::Control`]s; below, verdicts.
+pub const CONTROL_REASON: u8 = 64;
 
 /// Operator's commands in [`Kind::Command`]. The numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +43,10 @@ pub enum Command {
     Halt = 1,
     /// Releases a halt of the record's instrument.
     Release = 2,
+    /// Cancels every open order of the record's venue, or of all where it names none.
+    CancelAll = 3,
+    /// Books the argument to the record's venue and asset: a deposit, a withdrawal, a correction.
+    Adjust = 4,
 }
 
 /// What the engine counted since its start.
@@ -68,6 +80,9 @@ pub enum EngineError {
     /// The graph of cycles cannot be made.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A trading limit is missing or unsafe.
+    #[error("trading limits: {0}")]
+    Trading(ParamsError),
 }
 
 /// Which sides of a book changed in the batch under way.
@@ -96,10 +111,50 @@ pub struct Engine {
     assessed: Vec<Evaluation>,
     halted: usize,
     counts: Counts,
+    /// Trades; nothing in an engine that only observes.
+    desk: Option<Desk>,
+}
+
+/// Borrows the desk and, beside it, what surrounds it.
+macro_rules! with_desk {
+    ($engine:ident, $record:expr, $out:expr, |$desk:ident, $env:ident| $body:expr) => {{
+        let Engine { universe, params, market, detector, now_ns, desk, .. } = &mut *$engine;
+        match desk {
+            Some($desk) => {
+                let mut env = Env {
+                    universe,
+                    params,
+                    market,
+                    detector,
+                    now_ns: *now_ns,
+                    cause: $record,
+                    out: $out,
+                };
+                let $env = &mut env;
+                $body
+            }
+            // Without a desk nobody is concerned.
+            None => true,
+        }
+    }};
 }
 
 impl Engine {
-    /// Builds an engine; this is where everything is allocated.
+    /// Builds an engine that trades, or pretends to; this is where everything is allocated. It is
+    /// paused until a `Levels` record says `Armed`.
+    pub fn with_trading(
+        universe: Universe,
+        params: Params,
+        trading: Trading,
+    ) -> Result<Engine, EngineError> {
+        trading.check(&universe).map_err(EngineError::Trading)?;
+        let mut engine = Engine::new(universe, params)?;
+        let cycle_count = engine.graph().cycles().len();
+        engine.desk = Some(Desk::new(&engine.universe, trading, cycle_count));
+        Ok(engine)
+    }
+
+    /// Builds an engine that observes; this is where everything is allocated.
     pub fn new(universe: Universe, params: Params) -> Result<Engine, EngineError> {
         universe.check()?;
         params.check()?;
@@ -116,6 +171,7 @@ impl Engine {
             assessed: Vec::with_capacity(cycle_count),
             halted: 0,
             counts: Counts::default(),
+            desk: None,
             universe,
             params,
         })
@@ -125,6 +181,11 @@ impl Engine {
     pub fn step(&mut self, record: &Record, out: &mut Outbox) {
         self.counts.records += 1;
         self.now_ns = self.now_ns.max(record.engine_ts_ns);
+        if record.has(flag::OUTPUT) {
+            // What an engine wrote is never an input, not even another engine's.
+            self.counts.rejected += 1;
+            return;
+        }
         let understood = match record.kind() {
             Some(Kind::Level | Kind::Clear | Kind::Bbo | Kind::BookState) => self.on_book(record),
             Some(Kind::Trade) => self.on_alive(record),
@@ -132,9 +193,16 @@ impl Engine {
             Some(Kind::Status) => self.on_status(record),
             Some(Kind::InstrumentChange) => self.on_instrument_change(record),
             Some(Kind::Gap) => self.on_gap(record),
-            Some(Kind::Command) => self.on_command(record),
-            Some(Kind::Timer | Kind::Clock | Kind::Config) => true,
-            // Outputs are never inputs; orders and accounts are taken once there are rounds.
+            Some(Kind::Command) => self.on_command(record, out),
+            Some(Kind::Timer | Kind::Clock | Kind::Config | Kind::Reconciled) => true,
+            Some(kind) if is_about_orders(kind) => {
+                // No end of a batch: a venue's books may be half changed while its orders are told.
+                let understood = self.on_account(kind, record, out);
+                self.counts.rejected += u64::from(!understood);
+                self.halt_denied(record, out);
+                return;
+            }
+            // Kinds that only an engine writes.
             Some(_) | None => false,
         };
         self.counts.rejected += u64::from(!understood);
@@ -143,6 +211,92 @@ impl Engine {
             _ if record.has(flag::LAST) => self.decide(record, out),
             _ => {}
         }
+    }
+
+    /// Takes a record about orders, accounts, sessions or levels.
+    fn on_account(&mut self, kind: Kind, record: &Record, out: &mut Outbox) -> bool {
+        if kind == Kind::Fee {
+            return self.on_fee(record);
+        }
+        let venue = Venue::from_tag(record.venue);
+        with_desk!(self, record, out, |desk, env| match kind {
+            Kind::Levels => {
+                desk.on_levels(env, LevelWord(record.data[0] as u64));
+                true
+            }
+            Kind::Session => Session::read(record).map(|told| desk.on_session(told)).is_some(),
+            Kind::Peer => Peer::read(record).map(|told| desk.on_peer(told)).is_some(),
+            Kind::Balance => Balance::read(record).is_some_and(|told| desk.on_balance(env, &told)),
+            Kind::ClockState => {
+                desk.on_clock(record, env.now_ns);
+                true
+            }
+            Kind::ForeignOrder => venue.is_some_and(|venue| desk.on_foreign(record, venue)),
+            Kind::Restore => desk.on_restore(env, record),
+            _ => desk.on_report(env, record),
+        })
+    }
+
+    /// What a venue charges, from its own word.
+    fn on_fee(&mut self, record: &Record) -> bool {
+        let taker_ppm = record.data[0];
+        if self.venue_of(record).is_none() || 100_000 < taker_ppm.saturating_abs() {
+            return false;
+        }
+        let instrument = record.instrument;
+        self.universe.instruments[usize::from(instrument)].taker_fee = FeePpm(taker_ppm as i32);
+        self.detector.refee(&self.universe, instrument);
+        let live = self.may_trade(instrument) && !self.market.get(instrument).in_batch;
+        for action in [Action::Buy, Action::Sell] {
+            self.detector.refresh(&self.market, EdgeId::new(instrument, action), live);
+        }
+        true
+    }
+
+    /// Halts what a control of the desk wants halted.
+    fn halt_denied(&mut self, record: &Record, out: &mut Outbox) {
+        while let Some(breach) = self.desk.as_mut().and_then(Desk::pop_halt) {
+            if self.universe.get(breach.instrument).is_none() {
+                continue;
+            }
+            let until_ns = self.halt_until_ns();
+            self.halt(breach.instrument, until_ns);
+            for action in [Action::Buy, Action::Sell] {
+                let edge = EdgeId::new(breach.instrument, action);
+                self.detector.refresh(&self.market, edge, false);
+            }
+            self.counts.halts += 1;
+            let control = i64::from(CONTROL_REASON) + breach.control as i64;
+            let data = [LEVEL_HALT, control, breach.limit, breach.observed];
+            let venue = self.universe.instruments[usize::from(breach.instrument)].venue as u8;
+            out.push(Record {
+                flags: flag::OUTPUT,
+                engine_ts_ns: self.now_ns,
+                ring: record.ring,
+                ring_seq: record.ring_seq,
+                ..Record::new(Kind::ControlLevel, venue, breach.instrument, data)
+            });
+        }
+    }
+
+    fn halt_until_ns(&self) -> i64 {
+        match self.params.edge_max_halt_ns {
+            0 => i64::MAX,
+            halt_ns => self.now_ns.saturating_add(halt_ns),
+        }
+    }
+
+    /// Returns the trading desk, where there is one.
+    #[must_use]
+    pub fn desk(&self) -> Option<&Desk> {
+        self.desk.as_ref()
+    }
+
+    /// Returns what the controls look at, where there is a desk.
+    #[must_use]
+    pub fn view(&self) -> Option<View<'_>> {
+        let around = (&self.universe, &self.params, &self.market);
+        self.desk.as_ref().map(|desk| desk.view(around, self.now_ns))
     }
 
     /// Returns what was counted.
@@ -237,6 +391,9 @@ impl Engine {
         if best.is_none() {
             state.state = BookState::Stale;
         }
+        if let Some(desk) = &mut self.desk {
+            desk.on_book(&mut self.market, record, self.now_ns);
+        }
         self.touch(record, best.unwrap_or([true, true]));
         best.is_some()
     }
@@ -294,6 +451,9 @@ impl Engine {
         }
         self.market.get_mut(record.instrument).trading =
             if sound { status } else { TradingStatus::Halted };
+        if let (true, Some(desk)) = (sound, &mut self.desk) {
+            desk.on_rules(record.instrument, self.now_ns);
+        }
         self.touch(record, [true, true]);
         sound
     }
@@ -314,7 +474,23 @@ impl Engine {
         true
     }
 
-    fn on_command(&mut self, record: &Record) -> bool {
+    fn on_command(&mut self, record: &Record, out: &mut Outbox) -> bool {
+        let venue = Venue::from_tag(record.venue);
+        match record.data[0] {
+            command if command == Command::CancelAll as i64 => {
+                return with_desk!(self, record, out, |desk, env| {
+                    desk.on_cancel_all(env, venue);
+                    true
+                });
+            }
+            command if command == Command::Adjust as i64 => {
+                let Some(venue) = venue else { return false };
+                let (asset, by) = (AssetId(record.asset), record.data[1]);
+                return with_desk!(self, record, out, |desk, env| desk
+                    .on_adjust(env, venue, asset, by));
+            }
+            _ => {}
+        }
         if self.universe.get(record.instrument).is_none() {
             return false;
         }
@@ -362,6 +538,10 @@ impl Engine {
             self.touched.swap_remove(idx);
             self.take_over(touched, step);
         }
+        with_desk!(self, record, out, |desk, env| {
+            desk.on_paper(env);
+            true
+        });
         for idx in 0..self.candidates.len() {
             self.assess(self.candidates[idx]);
         }
@@ -485,7 +665,19 @@ impl Engine {
                 denial.encode(record, |part| out.push(part));
             }
         }
+        self.trade(record, out);
         self.assessed.clear();
+    }
+
+    /// Hands what pays to the desk.
+    fn trade(&mut self, record: &Record, out: &mut Outbox) {
+        let Engine { universe, params, market, detector, now_ns, desk, assessed, episodes, .. } =
+            self;
+        let Some(desk) = desk else { return };
+        let (now_ns, cause) = (*now_ns, record);
+        let mut env = Env { universe, params, market, detector, now_ns, cause, out };
+        desk.consider(&mut env, assessed, |cycle| episodes.id(cycle));
+        self.halt_denied(record, out);
     }
 
     /// Of the paying cycles of this step with the same start asset, the largest net gain is the best;
@@ -522,10 +714,7 @@ impl Engine {
 
     fn halt_legs(&mut self, record: &Record, evaluation: &Evaluation, out: &mut Outbox) {
         let cycle = self.detector.graph().cycles()[evaluation.cycle as usize];
-        let until_ns = match self.params.edge_max_halt_ns {
-            0 => i64::MAX,
-            halt_ns => self.now_ns.saturating_add(halt_ns),
-        };
+        let until_ns = self.halt_until_ns();
         for edge in cycle.edges() {
             let instrument = edge.instrument();
             self.halt(instrument, until_ns);
@@ -573,6 +762,11 @@ impl Engine {
                 self.assess(cycle);
             }
         }
+        with_desk!(self, record, out, |desk, env| {
+            desk.on_timer(env);
+            true
+        });
+        self.halt_denied(record, out);
         self.tell(record, out);
         self.housekeep(record, out);
     }
@@ -589,6 +783,29 @@ impl Engine {
             }
         }
     }
+}
+
+/// Returns whether records of a kind are about orders, accounts, sessions or levels.
+const fn is_about_orders(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::OrderSent
+            | Kind::OrderAck
+            | Kind::OrderFill
+            | Kind::OrderTotals
+            | Kind::OrderDone
+            | Kind::OrderReject
+            | Kind::OrderUnknown
+            | Kind::CancelReject
+            | Kind::ForeignOrder
+            | Kind::Balance
+            | Kind::Fee
+            | Kind::Session
+            | Kind::Levels
+            | Kind::Peer
+            | Kind::ClockState
+            | Kind::Restore
+    )
 }
 
 /// Applies a `Level`; nothing where it makes no sense, else which best changed.

@@ -189,6 +189,15 @@ impl Episodes {
         }
     }
 
+    /// Returns the id of a cycle's open opportunity; 0 where none is followed.
+    #[must_use]
+    pub fn id(&self, cycle: u32) -> u64 {
+        match self.slot[cycle as usize] {
+            NO_SLOT => 0,
+            slot => self.open[slot as usize].id as u64,
+        }
+    }
+
     /// Fills in an opportunity's id and life.
     pub fn tell(&self, opportunity: &mut Opportunity) {
         let slot = self.slot[opportunity.cycle as usize];
@@ -270,6 +279,7 @@ impl Episodes {
             buffers_ppm: evaluation.buffers_ppm,
             age_ns: evaluation.age_ns,
             at_ns: now_ns,
+            breach: None,
         })
     }
 

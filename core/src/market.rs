@@ -36,8 +36,28 @@ pub struct InstrumentState {
     pub venue_ts_ns: i64,
     /// When its last change was received.
     pub recv_ts_ns: i64,
+    /// Orders of ours take from it: what is left is in `reduced`.
+    pub own: bool,
+    /// The book without what our own orders take; only right while `own`.
+    pub reduced: Book,
     conn: u32,
     epoch: u16,
+}
+
+impl InstrumentState {
+    /// Returns the depth that others offer: the book without what our own orders take.
+    #[inline]
+    #[must_use]
+    pub fn depth(&self) -> &Book {
+        if self.own { &self.reduced } else { &self.book }
+    }
+
+    /// Returns the middle of best bid and ask, rounded down; nothing where a side is empty.
+    #[must_use]
+    pub fn mid(&self) -> Option<i64> {
+        let (bid, ask) = (self.book.best(Side::Bid)?.px.0, self.book.best(Side::Ask)?.px.0);
+        Some(bid + (ask - bid).div_euclid(2))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,6 +111,8 @@ impl Market {
             update_id: 0,
             venue_ts_ns: 0,
             recv_ts_ns: 0,
+            own: false,
+            reduced: Book::new(window_levels),
             conn: 0,
             epoch: 0,
         });
@@ -187,6 +209,19 @@ impl Market {
         }
         let age_ns = self.age_ns(venue, instrument, now_ns);
         if params.age_ns_max < age_ns { Err(Unusable::Stale { age_ns }) } else { Ok(age_ns) }
+    }
+
+    /// Returns whether a venue takes orders.
+    #[must_use]
+    pub fn venue_trades(&self, venue: Venue) -> bool {
+        self.venues[venue.idx()].trading == TradingStatus::Trading
+    }
+
+    /// Returns the instruments that trade a pair, at any venue.
+    pub fn pair(&self, base: AssetId, quote: AssetId) -> impl Iterator<Item = u16> + '_ {
+        let from = self.pairs.partition_point(|pair| (pair.0, pair.1) < (base, quote));
+        let same = move |pair: &&(AssetId, AssetId, u16)| (pair.0, pair.1) == (base, quote);
+        self.pairs[from..].iter().take_while(same).map(|pair| pair.2)
     }
 
     /// Consolidated view: the best level of a side over all live books of a pair, and the instrument

@@ -17,7 +17,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::mutation::{Mute, muted};
-use crate::order::{Action, DoneStatus, NewOrder, OrderKey, RejectClass, Report, UnknownCause};
+use crate::order::{Action, DoneStatus, NewOrder, OrderKey, RejectClass, Report};
 use crate::units::{Amount, Px, Qty};
 
 /// Orders that the table holds. Settled ones stay until their place is needed.
@@ -27,7 +27,7 @@ const PROBES: usize = 16;
 /// Trades remembered per instrument, longer than any order lives: what a venue replays is known again.
 pub const TRADES: usize = 1_024;
 /// An order without a round.
-pub const NO_ROUND: u16 = u16::MAX;
+pub const NO_ROUND: u64 = 0;
 
 /// Where an order is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,8 +120,8 @@ pub struct Effect {
 pub struct Order {
     /// What was asked for.
     pub terms: NewOrder,
-    /// Place of its round, or [`NO_ROUND`].
-    pub round: u16,
+    /// Number of its round in this run, or [`NO_ROUND`].
+    pub round: u64,
     /// Sum of the fills.
     pub filled: Qty,
     /// Σ px × qty of the fills.
@@ -158,7 +158,7 @@ pub struct Order {
 impl Order {
     /// Returns an order that was just decided.
     #[must_use]
-    pub fn new(terms: NewOrder, round: u16, now_ns: i64) -> Order {
+    pub fn new(terms: NewOrder, round: u64, now_ns: i64) -> Order {
         Order {
             terms,
             round,
@@ -317,6 +317,16 @@ impl Order {
         }
         if self.is_final() && self.final_ns == 0 {
             self.final_ns = now_ns;
+        }
+    }
+
+    /// Takes a report of an earlier run, a fill of which is known to be new.
+    pub fn absorb(&mut self, report: &Report) {
+        match *report {
+            Report::Fill { px, qty, .. } => {
+                let _ = self.fill(px, qty);
+            }
+            _ => self.note(report, 0),
         }
     }
 
@@ -581,12 +591,6 @@ impl Orders {
             .filter(|order| order.state() == State::Unknown)
             .count()
     }
-}
-
-/// Returns the report that makes an order of a dead run unknown.
-#[must_use]
-pub const fn restarted() -> Report {
-    Report::Unknown { cause: UnknownCause::Restart }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! id, net, spent]`, `[gross ppb, buffers ppm, brought, age ns]`, `[first, last, best seen ns, times
 //! seen]`, then per leg `[limit px, qty, best px, side | levels << 8]` with the leg's instrument and the
 //! venue's update id. Denial, 2 records: `[verdict | kind << 8 | legs << 16 | start << 32, times, net,
-//! spent]`, `[gross ppb, buffers ppm, age ns, 0]`. The update id of the others is the cycle's index.
+//! spent]`, `[gross ppb, buffers ppm, age ns, 0]`, and with the verdict `Control` a third, `[control,
+//! observed, limit, 0]` with the order's instrument. The update id of the others is the cycle's index.
 
 use crate::detector::{Evaluation, Verdict};
 use crate::graph::{Cycle, CycleKind, LEGS_MAX};
@@ -136,6 +137,21 @@ pub struct Denial {
     pub age_ns: i64,
     /// When it is told.
     pub at_ns: i64,
+    /// What a control found, with the verdict [`Verdict::Control`].
+    pub breach: Option<BreachReport>,
+}
+
+/// What a pre-trade control found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreachReport {
+    /// Number of the control; see [`crate::controls::Control`].
+    pub control: u8,
+    /// Instrument of the order.
+    pub instrument: u16,
+    /// What was found.
+    pub observed: i64,
+    /// What is allowed.
+    pub limit: i64,
 }
 
 impl Opportunity {
@@ -286,14 +302,20 @@ impl Denial {
         let data = [tags, self.times, self.net.0, self.spent.0];
         emit(Record { flags: flag::OUTPUT | flag::MORE, data, ..base });
         let data = [self.gross_ppb, self.buffers_ppm, self.age_ns, 0];
-        emit(Record { part: 1, flags: flag::OUTPUT, data, ..base });
+        let more = if self.breach.is_some() { flag::MORE } else { 0 };
+        emit(Record { part: 1, flags: flag::OUTPUT | more, data, ..base });
+        if let Some(breach) = self.breach {
+            let data = [i64::from(breach.control), breach.observed, breach.limit, 0];
+            let instrument = breach.instrument;
+            emit(Record { part: 2, flags: flag::OUTPUT, data, instrument, ..base });
+        }
     }
 
     /// Reads a group back; nothing where the records are no such group.
     #[must_use]
     pub fn decode(group: &[Record]) -> Option<Denial> {
-        let [head, tail] = group else { return None };
-        if [head, tail].iter().any(|record| record.kind != Kind::Denial as u8) {
+        let [head, tail, rest @ ..] = group else { return None };
+        if 1 < rest.len() || group.iter().any(|record| record.kind != Kind::Denial as u8) {
             return None;
         }
         let tags = head.data[0];
@@ -309,6 +331,12 @@ impl Denial {
             buffers_ppm: tail.data[1],
             age_ns: tail.data[2],
             at_ns: head.engine_ts_ns,
+            breach: rest.first().map(|record| BreachReport {
+                control: record.data[0] as u8,
+                instrument: record.instrument,
+                observed: record.data[1],
+                limit: record.data[2],
+            }),
         })
     }
 }

@@ -1,0 +1,158 @@
+//! Our own taking: depth that is displayed and that our orders have taken or are about to take.
+//!
+//! Invariant: what an order of ours takes from a level is not seen there again until the venue shows
+//! that level anew after the order ended, or a bounded time after that. In doubt less depth is seen,
+//! never more. Paper has no such time: its fills never show at the venue, so only a change of the level
+//! brings depth back.
+//!
+//! Not here: which depth is walked (`walk`, on [`crate::market::InstrumentState::depth`]).
+
+use alloc::vec::Vec;
+
+use crate::book::Book;
+use crate::market::Market;
+use crate::mutation::{Mute, muted};
+use crate::order::{NewOrder, OrderKey};
+use crate::units::{Px, Qty, Side};
+
+/// Levels remembered; beyond it the oldest that ended are forgotten.
+const ENTRIES: usize = 512;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    instrument: u16,
+    side: Side,
+    px: Px,
+    qty: Qty,
+    run: u32,
+    key: OrderKey,
+    /// When the order ended; 0 while it has not.
+    ended_ns: i64,
+}
+
+/// Everything that we take.
+#[derive(Debug)]
+pub struct Own {
+    entries: Vec<Entry>,
+}
+
+impl Default for Own {
+    fn default() -> Own {
+        Own::new()
+    }
+}
+
+impl Own {
+    /// Returns no taking; nothing is allocated afterwards.
+    #[must_use]
+    pub fn new() -> Own {
+        Own { entries: Vec::with_capacity(ENTRIES) }
+    }
+
+    /// Returns whether nothing is taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.entries.len() == ENTRIES {
+            let oldest = self.entries.iter().position(|e| e.ended_ns != 0).unwrap_or(0);
+            self.entries.remove(oldest);
+        }
+        self.entries.push(entry);
+    }
+
+    /// Notes what an order will take if the book is what we see.
+    pub fn take(&mut self, order: &NewOrder, book: &Book) {
+        if muted(Mute::OwnInterest) {
+            return;
+        }
+        let side = order.action.takes();
+        let mut rest = order.qty.0;
+        for level in book.levels(side) {
+            if rest == 0 || order.action.is_worse(level.px, order.px) {
+                break;
+            }
+            let qty = Qty(rest.min(level.qty.0));
+            rest -= qty.0;
+            let (instrument, px) = (order.instrument, level.px);
+            let (run, key) = (order.run, order.key);
+            self.push(Entry { instrument, side, px, qty, run, key, ended_ns: 0 });
+        }
+    }
+
+    /// Notes that an order took this much of a level, whatever was expected of it.
+    pub fn took(&mut self, order: &NewOrder, px: Px, qty: Qty, now_ns: i64) {
+        let (instrument, side) = (order.instrument, order.action.takes());
+        let (run, key) = (order.run, order.key);
+        self.push(Entry { instrument, side, px, qty, run, key, ended_ns: now_ns });
+    }
+
+    /// Forgets what was expected of an order.
+    pub fn forget(&mut self, run: u32, key: OrderKey) {
+        self.entries.retain(|entry| (entry.run, entry.key) != (run, key));
+    }
+
+    /// Notes that an order ended having filled `filled`: the best levels gave it.
+    pub fn ended(&mut self, run: u32, key: OrderKey, filled: Qty, now_ns: i64) {
+        let mut rest = filled.0;
+        self.entries.retain_mut(|entry| {
+            if (entry.run, entry.key) != (run, key) || entry.ended_ns != 0 {
+                return true;
+            }
+            entry.qty = Qty(entry.qty.0.min(rest));
+            rest -= entry.qty.0;
+            entry.ended_ns = now_ns;
+            entry.qty.0 != 0
+        });
+    }
+
+    /// Notes that the venue showed a level anew, or everything where there is no price.
+    pub fn shown(&mut self, instrument: u16, level: Option<(Side, Px)>, recv_ns: i64) {
+        self.entries.retain(|entry| {
+            let is_meant = entry.instrument == instrument
+                && level.is_none_or(|level| level == (entry.side, entry.px));
+            !(is_meant && entry.ended_ns != 0 && entry.ended_ns <= recv_ns)
+        });
+    }
+
+    /// Forgets what ended before `before_ns`, and calls `each` with the instruments concerned.
+    pub fn expire(&mut self, before_ns: i64, mut each: impl FnMut(u16)) {
+        self.entries.retain(|entry| {
+            let is_over = entry.ended_ns != 0 && entry.ended_ns < before_ns;
+            if is_over {
+                each(entry.instrument);
+            }
+            !is_over
+        });
+    }
+
+    /// Returns what others of our orders than `key` take of a level.
+    #[must_use]
+    pub fn taken(&self, instrument: u16, side: Side, px: Px, but: Option<(u32, OrderKey)>) -> i64 {
+        self.entries
+            .iter()
+            .filter(|e| (e.instrument, e.side, e.px) == (instrument, side, px))
+            .filter(|e| but != Some((e.run, e.key)))
+            .map(|e| e.qty.0)
+            .fold(0, i64::saturating_add)
+    }
+
+    /// Makes an instrument's reduced depth right.
+    pub fn rebuild(&self, market: &mut Market, instrument: u16) {
+        let state = market.get_mut(instrument);
+        state.own = self.entries.iter().any(|entry| entry.instrument == instrument);
+        if !state.own {
+            return;
+        }
+        let (book, reduced) = (&state.book, &mut state.reduced);
+        for side in Side::BOTH {
+            let left = book.levels(side).filter_map(|level| {
+                let qty = level.qty.0 - self.taken(instrument, side, level.px, None);
+                (0 < qty).then_some(crate::book::Level { qty: Qty(qty), ..level })
+            });
+            reduced.replace(side, left);
+        }
+    }
+}
