@@ -106,6 +106,16 @@ impl Budgets {
         self.queries.reported(weight, now_ns);
     }
 
+    /// Returns how many new entries the most used of the budgets has room for now; looks only.
+    #[must_use]
+    pub fn left(&self, now_ns: i64) -> i64 {
+        let room = |budget: &Budget| {
+            let mut budget = budget.clone();
+            (0..1_000).take_while(|_| budget.take(1, now_ns).is_ok()).count() as i64
+        };
+        self.entries.iter().map(room).min().unwrap_or(0)
+    }
+
     /// The venue said to wait.
     pub fn block_until(&mut self, until_ns: i64) {
         self.queries.block_until(until_ns);

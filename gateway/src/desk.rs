@@ -239,6 +239,8 @@ pub struct Desk {
     code: i64,
     /// The reconciliation.
     pub recon: Recon,
+    /// How often the user stream was opened.
+    pub opened: u64,
     /// Parts of each audit that are out.
     parts: [usize; 4],
     /// A part of the audit failed.
@@ -311,6 +313,7 @@ impl Desk {
             refused: false,
             code: 0,
             recon: Recon::Idle,
+            opened: 0,
             parts: [0; 4],
             failed: [false; 4],
             held: Vec::new(),
@@ -526,6 +529,9 @@ impl Desk {
 
     /// A fill, from wherever. Returns whether it was new.
     pub fn fill(&mut self, slot: usize, fill: Fill) -> bool {
+        // Zero is no trade id in records; a venue that begins to count there gets the other end.
+        let trade_id = if fill.trade_id == 0 { u64::MAX } else { fill.trade_id };
+        let fill = Fill { trade_id, ..fill };
         self.last_trade_ns = self.last_trade_ns.max(fill.at_ns);
         let content = fill.px.0 as u64 ^ (fill.qty.0 as u64).rotate_left(24);
         let entry = self.orders.get_mut(slot);
@@ -574,6 +580,15 @@ impl Desk {
         }
         entry.totals = (qty.0, cost.0, fee.0);
         self.tell(slot, Report::Totals { qty, cost, fee, asset });
+    }
+
+    /// The venue's total is known, but not yet the fills that make it: they are asked for.
+    pub fn behind(&mut self, slot: usize, qty: Qty) {
+        let entry = self.orders.get_mut(slot);
+        entry.totals.0 = entry.totals.0.max(qty.0);
+        if entry.filled < qty.0 && entry.is_live() {
+            entry.poll_at_ns = entry.poll_at_ns.min(self.at.recv_ns + self.config.poll_ns);
+        }
     }
 
     /// The order has ended with this quantity filled in all. Told again only with a larger quantity.
@@ -694,6 +709,18 @@ impl Desk {
         let id = self.strays.iter().map(|(id, ..)| *id).find(|id| !asked.contains(id))?;
         self.strays_asked.push(id);
         Some(id)
+    }
+
+    /// Returns whether it is known whose order a venue's id is.
+    #[must_use]
+    pub fn is_attributed(&self, venue_id: u128) -> bool {
+        self.orders.find_venue(venue_id).is_some() || self.others.contains(&venue_id)
+    }
+
+    /// Returns the position of the instrument that an unknown id traded.
+    #[must_use]
+    pub fn stray_position(&self, venue_id: u128) -> Option<usize> {
+        self.strays.iter().find(|(id, ..)| *id == venue_id).map(|(_, position, _)| *position)
     }
 
     /// An id could not be asked about now.
@@ -915,6 +942,9 @@ impl Desk {
         self.refused = false;
         self.heard(now_ns);
         self.recon = Recon::Running { done: [false; 4] };
+        // What was asked before the stream was open may be older than it.
+        self.asked.retain(|asked| !matches!(asked.ask, Ask::Audit(..)));
+        self.opened += 1;
         self.parts = [0; 4];
         self.failed = [false; 4];
         self.holding = true;

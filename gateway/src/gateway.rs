@@ -52,6 +52,8 @@ pub struct Gateway {
     told: Option<Session>,
     next_session_ns: i64,
     audit_at_ns: [i64; 4],
+    /// Which opening of the user stream these times are for.
+    audits_of: u64,
     open_since_ns: i64,
 }
 
@@ -67,6 +69,7 @@ impl Gateway {
             told: None,
             next_session_ns: 0,
             audit_at_ns: [0; 4],
+            audits_of: 0,
             open_since_ns: 0,
         }
     }
@@ -369,6 +372,9 @@ impl Gateway {
     fn watch_account(&mut self, now_ns: i64) {
         if self.desk.link != Link::Open {
             return;
+        }
+        if self.audits_of != self.desk.opened {
+            (self.audits_of, self.audit_at_ns) = (self.desk.opened, [0; 4]);
         }
         let config = &self.desk.config;
         let every = [

@@ -14,6 +14,7 @@
 
 pub mod binance;
 pub mod budget;
+pub mod codes;
 pub mod coinbase;
 pub mod config;
 pub mod desk;
@@ -26,4 +27,6 @@ pub mod kraken;
 pub mod machine;
 pub mod mute;
 pub mod orders;
+pub mod stats;
 pub mod text;
+pub mod tile;
