@@ -1,14 +1,18 @@
-//! Binance Spot, market data: JSON streams and public REST (`protocols/binance.md` 2-4, 8).
+//! Binance Spot: JSON streams and public REST (`protocols/binance.md` 2-4, 8).
 //!
 //! Invariant: one update-id sequence a symbol is shared by `bookTicker`, both depth speeds and the REST
 //! snapshot; consecutive depth events of one speed join without a gap (`U = previous u + 1`), and a slot
 //! without a change sends nothing.
 //!
-//! Not here: orders, user data, SBE. They join at [`Binance::message`] and [`Binance::rest`].
+//! Not here: private calls (`private`), the WebSocket API with its user data (`ws_api`), SBE, FIX.
+
+mod private;
+mod ws_api;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -17,11 +21,13 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::book::{Book, Side};
 use crate::config::{SimConfig, Venue};
+use crate::exchange::Mode;
 use crate::faults::{Class, Kind};
 use crate::hub::{ConnId, Out, Outbox};
 use crate::limits::FixedWindow;
 use crate::market::{Event, MS, Market, Spec, Status, Trade, rng};
 use crate::net::{Request, Response};
+use crate::observe::Mark;
 use crate::units::write_json_string;
 use crate::world::{Ctx, spoil_snapshot};
 use crate::ws::Incoming;
@@ -79,11 +85,57 @@ struct Conn {
     names: Vec<String>,
     index: BTreeMap<(usize, StreamKind), Vec<String>>,
     opened_ns: u64,
+    pulse: Pulse,
+    window: (u64, u32),
+}
+
+/// Pings of one connection and its end.
+#[derive(Debug)]
+struct Pulse {
     pinged_ns: u64,
     ping: Option<Bytes>,
     ponged_ns: u64,
-    window: (u64, u32),
     ends_ns: u64,
+}
+
+impl Pulse {
+    fn new(now: u64, lifetime_ms: u64) -> Self {
+        Self { pinged_ns: now, ping: None, ponged_ns: now, ends_ns: now + lifetime_ms * MS }
+    }
+
+    /// Takes a pong; only one that copies our ping counts.
+    fn ponged(&mut self, payload: &[u8], now: u64) -> bool {
+        let same = self.ping.as_ref().is_some_and(|p| p.as_ref() == payload);
+        if same {
+            self.ponged_ns = now;
+            self.ping = None;
+        }
+        same
+    }
+
+    /// Sends what is due: a ping, or the end.
+    fn beat(&mut self, ctx: &mut Ctx<'_>, id: ConnId, rng: &mut ChaCha8Rng) {
+        let cfg = &ctx.cfg.binance;
+        if ctx.now >= self.ends_ns {
+            self.ends_ns = u64::MAX;
+            let clean = rng.random::<bool>();
+            let out = if clean { Out::Close(1001, String::new()) } else { Out::Abrupt };
+            ctx.hub.push(id, out);
+        } else if self.ping.is_some() && ctx.now - self.ponged_ns > cfg.pong_timeout_ms * MS {
+            self.ends_ns = u64::MAX;
+            self.ping = None;
+            ctx.hub.push(id, Out::Close(1008, "Pong timeout".to_owned()));
+        } else if ctx.now - self.pinged_ns >= cfg.ping_ms * MS && self.ends_ns != u64::MAX {
+            self.pinged_ns = ctx.now;
+            if self.ping.is_none() {
+                // The clock of the timeout starts with the first unanswered ping.
+                self.ponged_ns = ctx.now;
+            }
+            let payload = Bytes::from((ctx.hub.venue_now(VENUE) / MS).to_string());
+            self.ping = Some(payload.clone());
+            ctx.hub.control(id, Out::Ping(payload));
+        }
+    }
 }
 
 /// Changes of one symbol since the last diff event of one speed.
@@ -125,6 +177,12 @@ pub(crate) struct Binance {
     connects: FixedWindow,
     refused: FixedWindow,
     bans: BTreeMap<IpAddr, Ban>,
+    api: BTreeMap<ConnId, ws_api::ApiConn>,
+    /// Unfilled orders by account: window and count, of 10 s and of a day.
+    unfilled: BTreeMap<usize, [(u64, u64); 2]>,
+    /// Names of cancels by order.
+    cancel_ids: HashMap<usize, String>,
+    executions: u64,
 }
 
 impl Binance {
@@ -141,6 +199,10 @@ impl Binance {
             connects: FixedWindow::new(300),
             refused: FixedWindow::new(60),
             bans: BTreeMap::new(),
+            api: BTreeMap::new(),
+            unfilled: BTreeMap::new(),
+            cancel_ids: HashMap::new(),
+            executions: 0,
         }
     }
 
@@ -150,6 +212,7 @@ impl Binance {
 
     pub fn closed(&mut self, id: ConnId) {
         self.conns.remove(&id);
+        self.api.remove(&id);
     }
 
     /// Accepts or refuses a handshake. Any path prefix before `/ws` or `/stream` is tolerated.
@@ -167,6 +230,18 @@ impl Binance {
         let segments: Vec<&str> = request.path.split('/').filter(|s| !s.is_empty()).collect();
         let params = request.params();
         let param = |name: &str| params.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let micro = param("timeUnit").is_some_and(|u| u.eq_ignore_ascii_case("microsecond"));
+        let path = format!("{}?{}", request.path, request.query);
+        let pulse = Pulse::new(ctx.now, ctx.cfg.binance.lifetime_ms);
+        if segments.ends_with(&["ws-api", "v3"]) {
+            let outbox = ctx.hub.open(VENUE, request.peer, request.tls, path);
+            let limits = param("returnRateLimits") != Some("false");
+            // A connection costs two of weight (sheet 6.1).
+            self.weight.add(request.peer, 2, ctx.now);
+            let conn = ws_api::ApiConn::new(pulse, ctx.now, limits, micro);
+            self.api.insert(outbox.id, conn);
+            return Ok(outbox);
+        }
         let (combined, names): (bool, Vec<String>) =
             if let Some(at) = segments.iter().position(|s| *s == "ws") {
                 (false, segments[at + 1..].iter().map(|s| (*s).to_owned()).collect())
@@ -177,8 +252,6 @@ impl Binance {
             } else {
                 return Err(Response::html(404, "<html><body>404 Not Found</body></html>"));
             };
-        let micro = param("timeUnit").is_some_and(|u| u.eq_ignore_ascii_case("microsecond"));
-        let path = format!("{}?{}", request.path, request.query);
         let outbox = ctx.hub.open(VENUE, request.peer, request.tls, path);
         let mut conn = Conn {
             combined,
@@ -186,11 +259,8 @@ impl Binance {
             names: Vec::new(),
             index: BTreeMap::new(),
             opened_ns: ctx.now,
-            pinged_ns: ctx.now,
-            ping: None,
-            ponged_ns: ctx.now,
+            pulse,
             window: (0, 0),
-            ends_ns: ctx.now + ctx.cfg.binance.lifetime_ms * MS,
         };
         // `/ws/0` and the like are labels, not streams; observed limit of the URI: 8,004 characters.
         let too_long = request.path.len() + request.query.len() > 8_004;
@@ -222,6 +292,10 @@ impl Binance {
 
     /// Takes one message of a client.
     pub fn message(&mut self, ctx: &mut Ctx<'_>, id: ConnId, message: Incoming) {
+        if self.api.contains_key(&id) {
+            self.api_message(ctx, id, message);
+            return;
+        }
         let Some(mut conn) = self.conns.remove(&id) else { return };
         let second = ctx.now.saturating_sub(conn.opened_ns) / 1_000_000_000;
         if conn.window.0 != second {
@@ -233,12 +307,9 @@ impl Binance {
         } else {
             match message {
                 Incoming::Ping(payload) => ctx.hub.control(id, Out::Pong(Bytes::from(payload))),
-                // Only a pong that copies our ping counts; others are tolerated.
+                // One that copies no ping of ours is tolerated.
                 Incoming::Pong(payload) => {
-                    if conn.ping.as_ref().is_some_and(|p| p.as_ref() == payload) {
-                        conn.ponged_ns = ctx.now;
-                        conn.ping = None;
-                    }
+                    conn.pulse.ponged(&payload, ctx.now);
                 }
                 Incoming::Text(text) => self.request(ctx, id, &mut conn, &text),
                 Incoming::Binary | Incoming::Close(_) => {}
@@ -377,12 +448,14 @@ impl Binance {
         let surplus = symbol.trades.len().saturating_sub(TRADES_KEPT);
         symbol.trades.drain(..surplus);
 
-        let inst = &ctx.market.instruments()[event.inst];
+        let it = &ctx.market.instruments()[event.inst];
         if event.bbo_changed
             && self.rng.random_range(0..1_000_000) >= ctx.cfg.binance.book_ticker_skip_ppm
-            && let Some(body) = book_ticker(&inst.spec, &inst.book, event.last_id)
+            && let Some(body) = book_ticker(&it.spec, &it.book, event.last_id)
         {
-            self.fan(ctx, event.inst, StreamKind::BookTicker, Class::Book, |_| body.clone());
+            let mark = Some(Mark { venue: VENUE, inst: event.inst, id: event.last_id });
+            let kind = StreamKind::BookTicker;
+            self.fan(ctx, event.inst, kind, (Class::Book, mark), |_| body.clone());
         }
         self.tell_trades(ctx, event);
     }
@@ -391,10 +464,10 @@ impl Binance {
         if event.trades.is_empty() {
             return;
         }
-        let spec = &ctx.market.instruments()[event.inst].spec;
+        let spec = Arc::clone(&ctx.market.instruments()[event.inst].spec);
         let venue_ns = ctx.hub.venue_now(VENUE);
         for trade in &event.trades {
-            self.fan(ctx, event.inst, StreamKind::Trade, Class::Trade, |micro| {
+            self.fan(ctx, event.inst, StreamKind::Trade, (Class::Trade, None), |micro| {
                 let at = stamp(venue_ns, micro);
                 format!(
                     "{{\"e\":\"trade\",\"E\":{at},\"s\":\"{}\",\"t\":{},\"p\":\"{}\",\"q\":\"{}\",\
@@ -419,7 +492,7 @@ impl Binance {
             let agg_id = symbol.agg_id;
             let qty: i64 = group.iter().map(|t| t.qty).sum();
             let last = group.last().map_or(first.id, |t| t.id);
-            self.fan(ctx, event.inst, StreamKind::AggTrade, Class::Trade, |micro| {
+            self.fan(ctx, event.inst, StreamKind::AggTrade, (Class::Trade, None), |micro| {
                 let at = stamp(venue_ns, micro);
                 format!(
                     "{{\"e\":\"aggTrade\",\"E\":{at},\"s\":\"{}\",\"a\":{agg_id},\"p\":\"{}\",\
@@ -440,7 +513,7 @@ impl Binance {
         ctx: &mut Ctx<'_>,
         inst: usize,
         kind: StreamKind,
-        class: Class,
+        (class, mark): (Class, Option<Mark>),
         make: impl Fn(bool) -> String,
     ) {
         let symbol = &ctx.market.instruments()[inst].spec.symbol;
@@ -451,7 +524,7 @@ impl Binance {
                     .get_or_insert_with(|| Bytes::from(make(conn.micro)))
                     .clone();
                 let body = if conn.combined { wrap(name, &data) } else { data };
-                ctx.hub.send(*id, class, symbol, body);
+                ctx.hub.send_marked(*id, class, symbol, body, mark);
             }
         }
     }
@@ -472,7 +545,7 @@ impl Binance {
     }
 
     fn slots(&self, ctx: &mut Ctx<'_>, inst: usize, symbol: &mut Symbol) {
-        let spec = &ctx.market.instruments()[inst].spec;
+        let spec = Arc::clone(&ctx.market.instruments()[inst].spec);
         let venue_ns = ctx.hub.venue_now(VENUE);
         // Symbols end their slots at different moments, as real ones do.
         let phase = inst as u64 % 20 * 5 * MS;
@@ -485,50 +558,39 @@ impl Binance {
             }
             pending.slot = slot;
             if pending.first_id != 0 {
-                self.fan(ctx, inst, StreamKind::Depth { slow }, Class::Book, |micro| {
-                    depth_update(spec, pending, stamp(venue_ns, micro))
+                let mark = Some(Mark { venue: VENUE, inst, id: pending.last_id });
+                self.fan(ctx, inst, StreamKind::Depth { slow }, (Class::Book, mark), |micro| {
+                    depth_update(&spec, pending, stamp(venue_ns, micro))
                 });
                 *pending = Pending { slot, ..Pending::default() };
             }
             if std::mem::take(&mut symbol.partial[usize::from(slow)]) {
                 for levels in [5u8, 10, 20] {
                     let kind = StreamKind::Partial { levels, slow };
+                    if !self.conns.values().any(|c| c.index.contains_key(&(inst, kind))) {
+                        continue;
+                    }
                     let it = &ctx.market.instruments()[inst];
-                    self.fan(ctx, inst, kind, Class::Book, |_| {
-                        snapshot(spec, &it.book, it.update_id, usize::from(levels), false)
-                    });
+                    let mark = Some(Mark { venue: VENUE, inst, id: it.update_id });
+                    let body = snapshot(&spec, &it.book, it.update_id, usize::from(levels), false);
+                    self.fan(ctx, inst, kind, (Class::Book, mark), |_| body.clone());
                 }
             }
         }
     }
 
     fn keep_alive(&mut self, ctx: &mut Ctx<'_>) {
-        let cfg = &ctx.cfg.binance;
         for (id, conn) in &mut self.conns {
-            if ctx.now >= conn.ends_ns {
-                conn.ends_ns = u64::MAX;
-                let clean = self.rng.random::<bool>();
-                let out = if clean { Out::Close(1001, String::new()) } else { Out::Abrupt };
-                ctx.hub.push(*id, out);
-            } else if conn.ping.is_some() && ctx.now - conn.ponged_ns > cfg.pong_timeout_ms * MS {
-                conn.ends_ns = u64::MAX;
-                conn.ping = None;
-                ctx.hub.push(*id, Out::Close(1008, "Pong timeout".to_owned()));
-            } else if ctx.now - conn.pinged_ns >= cfg.ping_ms * MS && conn.ends_ns != u64::MAX {
-                conn.pinged_ns = ctx.now;
-                if conn.ping.is_none() {
-                    // The clock of the timeout starts with the first unanswered ping.
-                    conn.ponged_ns = ctx.now;
-                }
-                let payload = Bytes::from((ctx.hub.venue_now(VENUE) / MS).to_string());
-                conn.ping = Some(payload.clone());
-                ctx.hub.control(*id, Out::Ping(payload));
-            }
+            conn.pulse.beat(ctx, *id, &mut self.rng);
+        }
+        for (id, conn) in &mut self.api {
+            conn.pulse.beat(ctx, *id, &mut self.rng);
         }
     }
 
     /// Announces a planned end.
     pub fn server_shutdown(&mut self, ctx: &mut Ctx<'_>, only: Option<ConnId>) {
+        self.api_shutdown(ctx, only);
         let at = ctx.hub.venue_now(VENUE);
         for (id, conn) in self.conns.iter().filter(|(id, _)| only.is_none_or(|o| o == **id)) {
             let data = format!("{{\"e\":\"serverShutdown\",\"E\":{}}}", stamp(at, conn.micro));
@@ -602,6 +664,9 @@ impl Binance {
         let cfg = &ctx.cfg.binance;
         if let Some(ban) = self.bans.get(&request.peer).filter(|b| b.until_ns > ctx.now) {
             return banned(ban, ctx.now);
+        }
+        if let Some(response) = self.private_rest(ctx, request) {
+            return response;
         }
         let params = request.params();
         let Some(name) = request.path.strip_prefix("/api/v3/") else {
@@ -916,7 +981,11 @@ fn weight(name: &str, params: &[(String, String)]) -> u64 {
 fn status_name<'a>(ctx: &'a Ctx<'_>, inst: usize) -> &'a str {
     let it = &ctx.market.instruments()[inst];
     if it.status == Status::Online {
-        return "TRADING";
+        return match ctx.desk.mode(VENUE) {
+            Mode::Online | Mode::PostOnly | Mode::LimitOnly => "TRADING",
+            Mode::CancelOnly => "CANCEL_ONLY",
+            Mode::Maintenance => "BREAK",
+        };
     }
     match ctx.hub.faults.state(Kind::Halt, VENUE, Some(&it.spec.symbol)) {
         Some(f) if f.mode.as_deref() == Some("break") => "BREAK",
@@ -1007,12 +1076,14 @@ fn exchange_info(ctx: &Ctx<'_>, query: &Query<'_>) -> Result<String, (i64, Strin
     let mut out = format!(
         "{{\"timezone\":\"UTC\",\"serverTime\":{},\"rateLimits\":[\
          {{\"rateLimitType\":\"REQUEST_WEIGHT\",\"interval\":\"MINUTE\",\"intervalNum\":1,\"limit\":{}}},\
-         {{\"rateLimitType\":\"ORDERS\",\"interval\":\"SECOND\",\"intervalNum\":10,\"limit\":100}},\
-         {{\"rateLimitType\":\"ORDERS\",\"interval\":\"DAY\",\"intervalNum\":1,\"limit\":200000}},\
+         {{\"rateLimitType\":\"ORDERS\",\"interval\":\"SECOND\",\"intervalNum\":10,\"limit\":{}}},\
+         {{\"rateLimitType\":\"ORDERS\",\"interval\":\"DAY\",\"intervalNum\":1,\"limit\":{}}},\
          {{\"rateLimitType\":\"RAW_REQUESTS\",\"interval\":\"MINUTE\",\"intervalNum\":5,\"limit\":{}}}],\
          \"exchangeFilters\":[],\"symbols\":[",
         ctx.hub.venue_now(VENUE) / MS,
         cfg.weight_per_min,
+        cfg.orders_per_10s,
+        cfg.orders_per_day,
         cfg.raw_per_5min
     );
     let mut first = true;
@@ -1036,8 +1107,8 @@ fn write_symbol(spec: &Spec, status: &str, out: &mut String) {
         let point = if decimals == 0 { "." } else { "" };
         format!("{text}{point}{}", "0".repeat(8usize.saturating_sub(decimals)))
     };
-    let tick = spec.tick.fixed(1, DECIMALS);
-    let lot = spec.lot.fixed(1, DECIMALS);
+    let tick = spec.tick_rule().fixed(1, DECIMALS);
+    let lot = spec.lot_rule().fixed(1, DECIMALS);
     let max_px = if spec.quote == "BTC" { "1000.00000000" } else { "1000000.00000000" };
     let max_notional = if spec.quote == "BTC" { "9000.00000000" } else { "9000000.00000000" };
     let _ = write!(
@@ -1054,7 +1125,7 @@ fn write_symbol(spec: &Spec, status: &str, out: &mut String) {
          {{\"filterType\":\"PRICE_FILTER\",\"minPrice\":\"{tick}\",\"maxPrice\":\"{max_px}\",\"tickSize\":\"{tick}\"}},\
          {{\"filterType\":\"LOT_SIZE\",\"minQty\":\"{}\",\"maxQty\":\"9000000.00000000\",\"stepSize\":\"{lot}\"}},\
          {{\"filterType\":\"ICEBERG_PARTS\",\"limit\":100}},\
-         {{\"filterType\":\"MARKET_LOT_SIZE\",\"minQty\":\"0.00000000\",\"maxQty\":\"76.79001236\",\"stepSize\":\"0.00000000\"}},\
+         {{\"filterType\":\"MARKET_LOT_SIZE\",\"minQty\":\"0.00000000\",\"maxQty\":\"9000000.00000000\",\"stepSize\":\"0.00000000\"}},\
          {{\"filterType\":\"TRAILING_DELTA\",\"minTrailingAboveDelta\":10,\"maxTrailingAboveDelta\":2000,\"minTrailingBelowDelta\":10,\"maxTrailingBelowDelta\":2000}},\
          {{\"filterType\":\"PERCENT_PRICE_BY_SIDE\",\"bidMultiplierUp\":\"5\",\"bidMultiplierDown\":\"0.2\",\"askMultiplierUp\":\"5\",\"askMultiplierDown\":\"0.2\",\"avgPriceMins\":5}},\
          {{\"filterType\":\"NOTIONAL\",\"minNotional\":\"{}\",\"applyMinToMarket\":true,\"maxNotional\":\"{max_notional}\",\"applyMaxToMarket\":false,\"avgPriceMins\":5}},\

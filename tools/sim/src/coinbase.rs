@@ -7,8 +7,11 @@
 //!
 //! Not here: orders, accounts, tokens. They join at [`Coinbase::message`] and [`Coinbase::rest`].
 
+mod private;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -22,6 +25,7 @@ use crate::hub::{ConnId, Out, Outbox};
 use crate::limits::{Buckets, FixedWindow};
 use crate::market::{Change, Event, MS, Market, Spec, Status, Trade, rng};
 use crate::net::{Request, Response};
+use crate::observe::Mark;
 use crate::units::{go_time, rfc3339_ns, rfc3339_s, rfc3339_us, write_json_string};
 use crate::world::{Ctx, Tape, changes_of, spoil_snapshot};
 use crate::ws::Incoming;
@@ -361,9 +365,11 @@ impl Coinbase {
             rfc3339_ns(ctx.hub.venue_now(VENUE)),
             conn.sequence
         );
+        let inst = if class == Class::Book { ctx.market.find(VENUE, symbol) } else { None };
+        let mark = inst.map(|inst| Mark { venue: VENUE, inst, id: conn.sequence });
         conn.sequence += 1;
         conn.data_ns = ctx.now;
-        ctx.hub.send(id, class, symbol, Bytes::from(body));
+        ctx.hub.send_marked(id, class, symbol, Bytes::from(body), mark);
     }
 
     /// The snapshot that opens a channel.
@@ -375,13 +381,13 @@ impl Coinbase {
         channel: &str,
         inst: usize,
     ) {
-        let it = &ctx.market.instruments()[inst];
-        let spec = &it.spec;
+        let spec = Arc::clone(&ctx.market.instruments()[inst].spec);
         match channel {
             "level2" => {
                 let wrong =
                     ctx.hub.faults.take(Kind::WrongSnapshot, VENUE, &spec.symbol, id).is_some();
-                let events = l2_snapshot(spec, &it.book, ctx.now, wrong);
+                let book = &ctx.market.instruments()[inst].book;
+                let events = l2_snapshot(&spec, book, ctx.now, wrong);
                 Self::frame(ctx, id, conn, "l2_data", &spec.symbol, Class::Book, &events);
             }
             "market_trades" => {
@@ -390,7 +396,7 @@ impl Coinbase {
                     .get(&inst)
                     .into_iter()
                     .flat_map(|s| s.trades.iter().rev().take(100))
-                    .map(|(at, t)| trade_row(spec, *at, t))
+                    .map(|(at, t)| trade_row(&spec, *at, t))
                     .collect();
                 let events = format!("[{{\"type\":\"snapshot\",\"trades\":[{}]}}]", rows.join(","));
                 Self::frame(ctx, id, conn, "market_trades", &spec.symbol, Class::Trade, &events);
@@ -430,7 +436,7 @@ impl Coinbase {
         self.flush(ctx);
         let row = self.ticker_row(ctx, event.inst);
         let events = format!("[{{\"type\":\"update\",\"tickers\":[{row}]}}]");
-        let symbol = &ctx.market.instruments()[event.inst].spec.symbol;
+        let spec = Arc::clone(&ctx.market.instruments()[event.inst].spec);
         for (id, conn) in &mut self.conns {
             let wants = conn.wants.get(&event.inst).copied().unwrap_or(0);
             if wants & bit("market_trades") != 0 {
@@ -438,7 +444,7 @@ impl Coinbase {
                 list.extend(event.trades.iter().map(|t| (at, *t)));
             }
             if wants & bit("ticker") != 0 {
-                Self::frame(ctx, *id, conn, "ticker", symbol, Class::Info, &events);
+                Self::frame(ctx, *id, conn, "ticker", &spec.symbol, Class::Info, &events);
             }
         }
     }
@@ -490,9 +496,9 @@ impl Coinbase {
                 continue;
             }
             for (inst, body) in wanted {
-                let symbol = &ctx.market.instruments()[*inst].spec.symbol;
+                let spec = Arc::clone(&ctx.market.instruments()[*inst].spec);
                 let events = format!("[{body}]");
-                Self::frame(ctx, *id, conn, "l2_data", symbol, Class::Book, &events);
+                Self::frame(ctx, *id, conn, "l2_data", &spec.symbol, Class::Book, &events);
             }
         }
     }
@@ -544,9 +550,9 @@ impl Coinbase {
         if ctx.now - conn.trades_ns >= cfg.trades_batch_ms * MS {
             conn.trades_ns = ctx.now;
             for (inst, trades) in std::mem::take(&mut conn.trades) {
-                let spec = &ctx.market.instruments()[inst].spec;
+                let spec = Arc::clone(&ctx.market.instruments()[inst].spec);
                 let rows: Vec<String> =
-                    trades.iter().rev().map(|(at, t)| trade_row(spec, *at, t)).collect();
+                    trades.iter().rev().map(|(at, t)| trade_row(&spec, *at, t)).collect();
                 let events = format!("[{{\"type\":\"update\",\"trades\":[{}]}}]", rows.join(","));
                 Self::frame(ctx, id, conn, "market_trades", &spec.symbol, Class::Trade, &events);
             }
@@ -564,8 +570,8 @@ impl Coinbase {
             for inst in wanting(conn, "candles") {
                 let row = self.candle_row(ctx, inst);
                 let events = format!("[{{\"type\":\"update\",\"candles\":[{row}]}}]");
-                let symbol = &ctx.market.instruments()[inst].spec.symbol;
-                Self::frame(ctx, id, conn, "candles", symbol, Class::Info, &events);
+                let spec = Arc::clone(&ctx.market.instruments()[inst].spec);
+                Self::frame(ctx, id, conn, "candles", &spec.symbol, Class::Info, &events);
             }
         }
         if ctx.now - conn.batch_ns >= 5_000 * MS {
@@ -574,8 +580,8 @@ impl Coinbase {
                 if self.stats.get(&inst).is_some_and(|s| s.traded_ns >= before) {
                     let row = self.ticker_row(ctx, inst);
                     let events = format!("[{{\"type\":\"update\",\"tickers\":[{row}]}}]");
-                    let symbol = &ctx.market.instruments()[inst].spec.symbol;
-                    Self::frame(ctx, id, conn, "ticker_batch", symbol, Class::Info, &events);
+                    let spec = Arc::clone(&ctx.market.instruments()[inst].spec);
+                    Self::frame(ctx, id, conn, "ticker_batch", &spec.symbol, Class::Info, &events);
                 }
             }
         }
@@ -892,7 +898,7 @@ impl Coinbase {
              \"new_at\":\"2023-01-01T00:00:00Z\",\"best_bid_price\":\"\",\"best_ask_price\":\"\"}}",
             change_percent(stats.open, stats.last),
             spec.lot.trimmed(i64::try_from(stats.volume).unwrap_or(i64::MAX)),
-            spec.lot.trimmed(1),
+            spec.lot_rule().trimmed(1),
             spec.min_notional,
             spec.min_qty,
             label(&spec.base),
@@ -900,7 +906,7 @@ impl Coinbase {
             halted && !cancel_only,
             spec.base,
             spec.base,
-            tick = spec.tick.trimmed(1)
+            tick = spec.tick_rule().trimmed(1)
         )
     }
 
@@ -1028,8 +1034,8 @@ fn status_row(ctx: &Ctx<'_>, inst: usize) -> String {
          \"status\":\"{status}\",\"status_message\":\"\",\"min_market_funds\":\"{}\"}}",
         spec.base,
         spec.quote,
-        spec.lot.trimmed(1),
-        spec.tick.trimmed(1),
+        spec.lot_rule().trimmed(1),
+        spec.tick_rule().trimmed(1),
         spec.base,
         spec.quote,
         spec.min_notional,

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::SimError;
+use crate::amount::Amount;
+use crate::exchange::{FeeTier, Stp};
+use crate::keys::Keys;
 use crate::units::Grid;
 
 /// A simulated venue.
@@ -66,6 +69,14 @@ pub struct SimConfig {
     pub seed: u64,
     /// Where the CA certificate is written as PEM; absent: a file in the temporary directory.
     pub ca_path: Option<PathBuf>,
+    /// Where the CA's key is kept as PEM. If it and the certificate exist they are used again, so that clients
+    /// that trust the CA find it trusted after a restart; absent: a new CA each start, its key written nowhere.
+    pub ca_key_path: Option<PathBuf>,
+    /// Clients' keys; none: no private endpoint accepts anyone.
+    #[serde(skip_serializing_if = "Keys::is_empty")]
+    pub keys: Keys,
+    /// What accounts start with.
+    pub accounts: AccountsConfig,
     /// Port of the control HTTP server; 0 takes a free one.
     pub control_port: u16,
     /// Where market data comes from.
@@ -89,6 +100,9 @@ impl Default for SimConfig {
         Self {
             seed: 1,
             ca_path: None,
+            ca_key_path: None,
+            keys: Keys::default(),
+            accounts: AccountsConfig::default(),
             control_port: 0,
             source: Source::Model,
             market: MarketConfig::default(),
@@ -98,6 +112,24 @@ impl Default for SimConfig {
             queue_mib_max: 64,
             truth_s: 150,
         }
+    }
+}
+
+/// What accounts start with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccountsConfig {
+    /// Opening balances by venue and asset, for all accounts that the keys give none. An asset that is not named
+    /// here opens with 100,000 of a dollar currency, 2 BTC, 30 ETH, or about 50,000 USD of anything else.
+    pub balances: BTreeMap<Venue, BTreeMap<String, Amount>>,
+    /// Worth in dollars of the asset that Binance fees can be paid in (BNB).
+    pub fee_asset_price: Amount,
+}
+
+impl Default for AccountsConfig {
+    fn default() -> Self {
+        // BNB's price of 2025, near enough for a fee.
+        Self { balances: BTreeMap::new(), fee_asset_price: Amount(600 * 10_i128.pow(16)) }
     }
 }
 
@@ -261,6 +293,18 @@ pub struct BinanceConfig {
     pub silent_frame_bytes: usize,
     /// Share of best-price changes that `bookTicker` does not announce, in parts per million.
     pub book_ticker_skip_ppm: u32,
+    /// Fee of what rested, in parts per million; negative is a rebate.
+    pub maker_fee_ppm: i64,
+    /// Fee of what took, in parts per million.
+    pub taker_fee_ppm: i64,
+    /// Time between an order's arrival and its matching, in microseconds.
+    pub order_delay_us: u64,
+    /// Time between the matching and the reply, in microseconds.
+    pub reply_delay_us: u64,
+    /// Unfilled orders an account may send in 10 seconds (100 in samples).
+    pub orders_per_10s: u64,
+    /// Unfilled orders an account may send in a day (200,000 in samples).
+    pub orders_per_day: u64,
 }
 
 impl Default for BinanceConfig {
@@ -295,6 +339,12 @@ impl Default for BinanceConfig {
             flat_errors: false,
             silent_frame_bytes: 4_096,
             book_ticker_skip_ppm: 500,
+            maker_fee_ppm: 1_000,
+            taker_fee_ppm: 1_000,
+            order_delay_us: 0,
+            reply_delay_us: 0,
+            orders_per_10s: 100,
+            orders_per_day: 200_000,
         }
     }
 }
@@ -335,6 +385,23 @@ pub struct CoinbaseConfig {
     pub private_per_s: u32,
     /// How long `/market/*` answers are cached, in milliseconds (1 s documented).
     pub cache_ms: u64,
+    /// Fee of what rested, in parts per million; negative is a rebate.
+    pub maker_fee_ppm: i64,
+    /// Fee of what took, in parts per million.
+    pub taker_fee_ppm: i64,
+    /// Time between an order's arrival and its matching, in microseconds.
+    pub order_delay_us: u64,
+    /// Time between the matching and the reply, in microseconds.
+    pub reply_delay_us: u64,
+    /// REST requests an hour and key (10,000 by the general policy); 0 is no limit.
+    pub private_per_hour: u64,
+    /// Which order self-trade prevention ends; the venue does not say.
+    pub stp: Stp,
+    /// Whether a known `client_order_id` is refused (`DUPLICATE_CLIENT_ORDER_ID`) instead of answered with the order
+    /// it names, as documented.
+    pub refuse_duplicates: bool,
+    /// How long fills lag in `orders/historical/fills`, in milliseconds.
+    pub fills_lag_ms: u64,
 }
 
 impl Default for CoinbaseConfig {
@@ -366,6 +433,14 @@ impl Default for CoinbaseConfig {
             public_per_s: 10,
             private_per_s: 30,
             cache_ms: 1_000,
+            maker_fee_ppm: 4_000,
+            taker_fee_ppm: 6_000,
+            order_delay_us: 0,
+            reply_delay_us: 0,
+            private_per_hour: 0,
+            stp: Stp::Taker,
+            refuse_duplicates: false,
+            fills_lag_ms: 0,
         }
     }
 }
@@ -402,6 +477,26 @@ pub struct KrakenConfig {
     pub duplicate_price_ppm: u32,
     /// Share of book updates that also delete a level beyond the depth, in parts per million.
     pub unknown_delete_ppm: u32,
+    /// Fee of what rested, in parts per million; negative is a rebate.
+    pub maker_fee_ppm: i64,
+    /// Fee of what took, in parts per million.
+    pub taker_fee_ppm: i64,
+    /// Time between an order's arrival and its matching, in microseconds.
+    pub order_delay_us: u64,
+    /// Time between the matching and the reply, in microseconds.
+    pub reply_delay_us: u64,
+    /// Private REST calls a key may have on its counter (Pro: 20).
+    pub calls_max: f64,
+    /// What the call counter loses a second (Pro: 1).
+    pub calls_decay: f64,
+    /// Points an account may have on the matching-engine counter of a pair (Pro: 180).
+    pub engine_max: f64,
+    /// What that counter loses a second (Pro: 3.75).
+    pub engine_decay: f64,
+    /// Time in which a WebSocket token must be used, in seconds (900 documented).
+    pub token_s: u64,
+    /// Whether `fok` is taken; the reference lists none.
+    pub fok: bool,
 }
 
 impl Default for KrakenConfig {
@@ -431,6 +526,16 @@ impl Default for KrakenConfig {
             public_burst: 6.0,
             duplicate_price_ppm: 5_000,
             unknown_delete_ppm: 5_000,
+            maker_fee_ppm: 2_500,
+            taker_fee_ppm: 4_000,
+            order_delay_us: 0,
+            reply_delay_us: 0,
+            calls_max: 20.0,
+            calls_decay: 1.0,
+            engine_max: 180.0,
+            engine_decay: 3.75,
+            token_s: 900,
+            fok: false,
         }
     }
 }
@@ -472,6 +577,61 @@ impl SimConfig {
             Venue::Coinbase => self.coinbase.deep_levels,
             Venue::Kraken => self.kraken.deep_levels,
         }
+    }
+
+    /// Returns what a new account of a venue pays.
+    #[must_use]
+    pub fn fee_tier(&self, venue: Venue) -> FeeTier {
+        let (maker_ppm, taker_ppm) = match venue {
+            Venue::Binance => (self.binance.maker_fee_ppm, self.binance.taker_fee_ppm),
+            Venue::Coinbase => (self.coinbase.maker_fee_ppm, self.coinbase.taker_fee_ppm),
+            Venue::Kraken => (self.kraken.maker_fee_ppm, self.kraken.taker_fee_ppm),
+        };
+        FeeTier { maker_ppm, taker_ppm, asset: None }
+    }
+
+    /// Returns what a new account of a venue starts with.
+    #[must_use]
+    pub fn opening(&self, venue: Venue) -> BTreeMap<String, Amount> {
+        let whole = |n: i128| Amount(n * 10_i128.pow(16));
+        let mut assets: BTreeMap<String, Amount> = BTreeMap::new();
+        let mut names: Vec<&str> = self
+            .instruments(venue)
+            .iter()
+            .flat_map(|i| [i.base.as_str(), i.quote.as_str()])
+            .collect();
+        if venue == Venue::Coinbase {
+            // The wallet of `X-USDC` orders exists whether or not a product names it.
+            names.push("USDC");
+        }
+        for name in names {
+            let amount = match name {
+                "USD" | "USDT" | "USDC" => whole(100_000),
+                "BTC" => whole(2),
+                "ETH" => whole(30),
+                other => {
+                    let usd = self.market.assets.get(other).map_or(1.0, |a| a.usd);
+                    #[expect(clippy::cast_possible_truncation, reason = "a round opening balance")]
+                    let units = (50_000.0 / usd).ceil() as i128;
+                    whole(units)
+                }
+            };
+            assets.insert(name.to_owned(), amount);
+        }
+        if let Some(chosen) = self.accounts.balances.get(&venue) {
+            assets.extend(chosen.iter().map(|(asset, amount)| (asset.clone(), *amount)));
+        }
+        assets
+    }
+
+    /// Returns an order's delays before and after matching, in nanoseconds.
+    pub(crate) fn order_delays_ns(&self, venue: Venue) -> [u64; 2] {
+        let (before, after) = match venue {
+            Venue::Binance => (self.binance.order_delay_us, self.binance.reply_delay_us),
+            Venue::Coinbase => (self.coinbase.order_delay_us, self.coinbase.reply_delay_us),
+            Venue::Kraken => (self.kraken.order_delay_us, self.kraken.reply_delay_us),
+        };
+        [before * 1_000, after * 1_000]
     }
 
     /// Returns the ports (plain, TLS) asked for.

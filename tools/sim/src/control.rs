@@ -10,6 +10,13 @@
 //! | `GET /truth/book?venue=&symbol=&depth=` | the book now, decimal strings, update id |
 //! | `GET /truth/history?venue=&symbol=&since_ns=` | every BBO state in force at or after `since_ns` |
 //! | `GET /truth/levels?venue=&symbol=&side=&price=&from_ns=&to_ns=` | quantities one price had in a window |
+//! | `GET /truth/accounts` | balances, openings, what came from outside |
+//! | `GET /truth/orders?venue=&account=&after=&limit=` | every order ever accepted, by `seq` |
+//! | `GET /truth/fills?venue=&account=&after=&limit=` | every fill, by `seq` |
+//! | `GET /truth/limits?account=` | the largest rate, size, exposure and number of open orders seen |
+//! | `GET /truth/requests?venue=&account=&since_ns=` | counts of requests, and when the last 4,096 arrived |
+//! | `GET /truth/sent?venue=&symbol=&from=&to=&limit=` | when book messages left, by the venue's id in them |
+//! | `POST /account` | one [`Action`]: deposit, fees, permissions, bust, order by hand, rules |
 //! | `POST /fault` | starts one fault ([`crate::faults`]) |
 //! | `GET /faults` | faults under way and ended |
 //! | `POST /clear` | ends all faults and the script |
@@ -23,6 +30,7 @@ use serde_json::{Value, json};
 use crate::Shared;
 use crate::book::{Level, Side};
 use crate::config::Venue;
+use crate::desk_control::{self, Action};
 use crate::faults::Fault;
 use crate::market::Spec;
 use crate::net::{Request, Response};
@@ -37,6 +45,17 @@ pub(crate) fn handle(shared: &Arc<Shared>, request: &Request) -> Response {
         ("GET", "/truth/book") => book(&mut shared.world(), request),
         ("GET", "/truth/history") => history(&mut shared.world(), request),
         ("GET", "/truth/levels") => levels(&mut shared.world(), request),
+        ("GET", "/truth/accounts") => Ok(desk_control::accounts(&shared.world())),
+        ("GET", "/truth/orders") => desk_control::orders(&shared.world(), &Query::of(request)),
+        ("GET", "/truth/fills") => desk_control::fills(&shared.world(), &Query::of(request)),
+        ("GET", "/truth/limits") => desk_control::limits(&shared.world(), &Query::of(request)),
+        ("GET", "/truth/requests") => desk_control::requests(&shared.world(), &Query::of(request)),
+        ("GET", "/truth/sent") => {
+            let (world, departures) = (shared.world(), shared.departures());
+            desk_control::sent(&world, &departures, &Query::of(request))
+        }
+        ("POST", "/account") => parse::<Action>(&request.body)
+            .and_then(|action| desk_control::act(&mut shared.world(), action)),
         ("POST", "/fault") => parse::<Fault>(&request.body)
             .and_then(|fault| shared.world().inject(fault))
             .map(|id| json!({"id": id})),
@@ -124,15 +143,19 @@ fn faults(world: &World) -> Value {
 }
 
 /// Query parameters of the truth requests.
-struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn text(&self, name: &str) -> Result<&str, String> {
+    fn of(request: &Request) -> Self {
+        Self(request.params())
+    }
+
+    pub fn text(&self, name: &str) -> Result<&str, String> {
         let found = self.0.iter().find(|(n, _)| n == name);
         found.map(|(_, v)| v.as_str()).ok_or_else(|| format!("{name} is missing"))
     }
 
-    fn number(&self, name: &str, default: u64) -> Result<u64, String> {
+    pub fn number(&self, name: &str, default: u64) -> Result<u64, String> {
         match self.text(name) {
             Err(_) => Ok(default),
             Ok(text) => text.parse().map_err(|_| format!("{name} is not a number")),
@@ -152,7 +175,7 @@ fn row(spec: &Spec, level: Option<Level>) -> Value {
 }
 
 fn book(world: &mut World, request: &Request) -> Result<Value, String> {
-    let query = Query(request.params());
+    let query = Query::of(request);
     let now = world.now();
     let it = &world.market.instruments()[query.instrument(world)?];
     let depth = usize::try_from(query.number("depth", 10)?).unwrap_or(usize::MAX);
@@ -170,7 +193,7 @@ fn book(world: &mut World, request: &Request) -> Result<Value, String> {
 }
 
 fn history(world: &mut World, request: &Request) -> Result<Value, String> {
-    let query = Query(request.params());
+    let query = Query::of(request);
     let inst = query.instrument(world)?;
     let since = query.number("since_ns", 0)?;
     let spec = &world.market.instruments()[inst].spec;
@@ -189,7 +212,7 @@ fn history(world: &mut World, request: &Request) -> Result<Value, String> {
 }
 
 fn levels(world: &mut World, request: &Request) -> Result<Value, String> {
-    let query = Query(request.params());
+    let query = Query::of(request);
     let now = world.now();
     let inst = query.instrument(world)?;
     let it = &world.market.instruments()[inst];

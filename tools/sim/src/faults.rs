@@ -1,8 +1,9 @@
-//! Faults of market data, and what is left of each.
+//! Faults of market data, orders and accounts, and what is left of each.
 //!
 //! Invariant: a fault changes what clients are sent (or whether and when), never the truth, except
-//! `crossed`, `spike`, `burst` and `halt`, which act on the simulator's own book. With no fault active
-//! nothing here touches a message.
+//! `crossed`, `spike`, `burst` and `halt`, which act on the simulator's own book, and the order faults that
+//! change what an order does: those the truth tells. With no fault active nothing here touches a message or an
+//! order.
 //!
 //! Each kind, and why we must survive it:
 //!
@@ -32,6 +33,39 @@
 //! | `maintenance` | Kraken's `status` channel says `maintenance` | the venue is up but not trading (MD-10) |
 //! | `spike` | an instrument is pushed off by `bps` for `ms` | the biggest edge is usually a broken price (MD-12) |
 //!
+//! Faults of requests (each takes `venue`, `account`, `symbol`, `request` (`new` (default), `cancel`, `query`,
+//! `any`), `probability`, `count`, `seconds`):
+//!
+//! | kind | what happens | why |
+//! |---|---|---|
+//! | `order_lost` | not executed, no reply | silence proves nothing (OE-03) |
+//! | `reply_lost` | executed, no reply | the same silence, the other truth (OE-03) |
+//! | `error_before` | answered with the venue's ambiguous error (`status` chooses), not executed | 5xx says nothing (OE-03) |
+//! | `error_after` | executed, then the same answer | as above |
+//! | `drop_before`, `drop_after` | the connection is reset before or after execution; `mode: "close"` closes it | lost between request and reply (OE-05) |
+//! | `late` | executed `ms` later; `recvWindow`, `deadline` are judged then | the engine's queue (OE-11) |
+//! | `slow_reply` | the reply comes `ms` late, reached in a ramp over `seconds` with `mode: "ramp"` | the latency breaker (OE-18) |
+//! | `partial` | only `fraction` of what could fill does | unequal legs (OE-07) |
+//! | `no_liquidity` | nothing fills: an IOC expires, the rest rests | leg two is gone (OE-09) |
+//! | `reject` | refused with `error` (the venue's code or text) | each class has its answer (OE-01) |
+//! | `insufficient_funds` | refused for lack of money | OE-13 |
+//! | `fill_after_cancel` | the cancel is acknowledged, the order fills `ms` later | OE-08 |
+//! | `hidden` | accepted, but unknown to queries for `ms` | OE-04 |
+//! | `worse_price` | fills `bps` beyond the limit | the venue lies (OE-14) |
+//! | `overfill` | fills `fraction` more than asked | the venue lies (OE-14) |
+//! | `reduce` | the quantity shrinks by `fraction`, silently | OE-19 |
+//! | `auth` | 401 or the venue's word for it, on everything private | OE-17 |
+//! | `rate_limit` | refused for too many requests; `status` 418 bans | OE-02 |
+//! | `wrong_balances` | balances read as zero (`mode: "zero"`) or as they were at the fault's start (`"stale"`) | AC-06 |
+//! | `session_expiry` | sessions and stream tokens end at once | OE-17 |
+//! | `stream_drop` | connections with a user stream end | AC-04 |
+//! | `user_replay` | the last `count` user messages are sent again | AC-05 |
+//! | `user_delay` | user messages come `ms` late, overtaken by others | AC-03 |
+//! | `order_chaos` | each request draws one of the above, or none, with probability `p` and its own `seed` | all at once |
+//!
+//! `drop`, `duplicate`, `reorder`, `freeze` (`hold` or `lose`) and `slow` take user messages with
+//! `class: "user"`, and then nothing else: the connection lives on.
+//!
 //! `malformed` variants: `truncated`, `wrong_type`, `huge_number`, `nan`, `negative`, `long_digits`,
 //! `empty_string`, `invalid_utf8`, `unknown_field`, `unknown_channel`, `deep_nesting`; absent: each in
 //! turn. The last three but one lose no data (`unknown_field` and `unknown_channel` must simply be
@@ -44,7 +78,12 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Bytes;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 use crate::config::Venue;
+use crate::exchange::Quirks;
+use crate::observe::Wants;
 
 /// What a fault does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +113,46 @@ pub enum Kind {
     Halt,
     Maintenance,
     Spike,
+    OrderLost,
+    ReplyLost,
+    ErrorBefore,
+    ErrorAfter,
+    DropBefore,
+    DropAfter,
+    Late,
+    SlowReply,
+    Partial,
+    NoLiquidity,
+    Reject,
+    InsufficientFunds,
+    FillAfterCancel,
+    Hidden,
+    WorsePrice,
+    Overfill,
+    Reduce,
+    Auth,
+    RateLimit,
+    WrongBalances,
+    SessionExpiry,
+    StreamDrop,
+    UserReplay,
+    UserDelay,
+    OrderChaos,
+}
+
+/// Which requests a request fault takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestClass {
+    /// New orders and replacements. The default.
+    #[default]
+    New,
+    /// Cancels.
+    Cancel,
+    /// Everything else that is private.
+    Query,
+    /// All of them.
+    Any,
 }
 
 /// Which messages a message fault takes.
@@ -91,6 +170,8 @@ pub enum Class {
     Heartbeat,
     /// Acknowledgements and errors.
     Reply,
+    /// Executions, orders and balances of an account.
+    User,
     /// Every message (in a fault; no message is of this class itself).
     Any,
 }
@@ -150,9 +231,27 @@ pub struct Fault {
     /// Size of `oversized`, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mib: Option<usize>,
-    /// Size of `spike`, in basis points.
+    /// Size of `spike` and `worse_price`, in basis points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bps: Option<f64>,
+    /// Client whose requests and user messages are concerned; absent: each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Requests concerned; absent: new orders (`auth`, `rate_limit`: any; `fill_after_cancel`: cancels).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestClass>,
+    /// Chance that a request fault acts, from 0 to 1; absent: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "p")]
+    pub probability: Option<f64>,
+    /// Share of `partial`, `overfill` and `reduce`, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
+    /// The venue's code or text of `reject`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Seed of `order_chaos`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 impl Fault {
@@ -178,6 +277,12 @@ impl Fault {
             factor: None,
             mib: None,
             bps: None,
+            account: None,
+            request: None,
+            probability: None,
+            fraction: None,
+            error: None,
+            seed: None,
         }
     }
 
@@ -187,6 +292,25 @@ impl Fault {
 
     pub(crate) fn takes_symbol(&self, symbol: &str) -> bool {
         self.symbol.as_deref().is_none_or(|s| s == symbol)
+    }
+
+    pub(crate) fn takes_account(&self, account: Option<&str>) -> bool {
+        self.account.as_deref().is_none_or(|a| Some(a) == account)
+    }
+
+    fn takes_request(&self, wants: Wants) -> bool {
+        let default = match self.kind {
+            Kind::Auth | Kind::RateLimit => RequestClass::Any,
+            Kind::FillAfterCancel => RequestClass::Cancel,
+            Kind::WrongBalances => RequestClass::Query,
+            _ => RequestClass::New,
+        };
+        match self.request.unwrap_or(default) {
+            RequestClass::Any => true,
+            RequestClass::New => wants == Wants::New,
+            RequestClass::Cancel => wants == Wants::Cancel,
+            RequestClass::Query => wants == Wants::Query,
+        }
     }
 
     fn takes_connection(&self, connection: u64) -> bool {
@@ -202,7 +326,10 @@ impl Fault {
             Kind::Refuse => &["closed", "reset", "http"],
             Kind::Freeze => &["lose", "hold"],
             Kind::Halt => &["halt", "break", "cancel_only"],
-            Kind::Maintenance => &["maintenance", "cancel_only", "post_only"],
+            Kind::Maintenance => &["maintenance", "cancel_only", "post_only", "limit_only"],
+            Kind::WrongBalances => &["zero", "stale"],
+            Kind::DropBefore | Kind::DropAfter | Kind::StreamDrop => &["reset", "close"],
+            Kind::SlowReply => &["ramp"],
             _ => &[],
         };
         let variants: &[&str] = match self.kind {
@@ -227,6 +354,14 @@ impl Fault {
             Err("bps must be from -9000 to 20000".to_owned())
         } else if self.ms.is_some_and(|m| m.abs() > 86_400_000) {
             Err("ms must be within a day".to_owned())
+        } else if [self.probability, self.fraction]
+            .iter()
+            .flatten()
+            .any(|x| !(x.is_finite() && (0.0..=1.0).contains(x)))
+        {
+            Err("probability and fraction must be from 0 to 1".to_owned())
+        } else if self.kind == Kind::Reject && self.error.is_none() {
+            Err("reject needs error, the venue's code or text".to_owned())
         } else if self.status.is_some_and(|s| !(300..=599).contains(&s)) {
             Err("status must be from 300 to 599".to_owned())
         } else if self.kind == Kind::Spike && self.bps.is_none() {
@@ -248,6 +383,8 @@ pub(crate) struct Active {
     pub hits: u64,
     #[serde(skip)]
     used: BTreeMap<u64, u32>,
+    #[serde(skip)]
+    rng: ChaCha8Rng,
     /// Set when it has nothing left to do.
     pub done: bool,
 }
@@ -258,7 +395,11 @@ impl Active {
         match (self.fault.count, self.fault.seconds) {
             (Some(count), _) => Some(count),
             (None, Some(_)) => None,
-            (None, None) => Some(1),
+            (None, None) => match self.fault.kind {
+                Kind::OrderChaos | Kind::Auth | Kind::RateLimit | Kind::SlowReply => None,
+                _ if self.fault.probability.is_some() => None,
+                _ => Some(1),
+            },
         }
     }
 
@@ -273,6 +414,152 @@ impl Active {
         }
         self.hits += 1;
         true
+    }
+}
+
+/// What becomes of one request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Fate {
+    /// Not executed at all.
+    pub skipped: bool,
+    /// How it is answered.
+    pub answer: Answer,
+    /// Executed this much later.
+    pub before_ns: u64,
+    /// Answered this much after that.
+    pub after_ns: u64,
+    /// A cancel is acknowledged and this much later the order fills.
+    pub fill_after_ns: Option<u64>,
+    /// What the order itself suffers.
+    pub quirks: Quirks,
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Answer {
+    /// As it should be.
+    #[default]
+    Normal,
+    /// Not at all.
+    None,
+    /// By a reset of the connection, or a close.
+    Reset { close: bool },
+    /// With the venue's ambiguous error.
+    Ambiguous(u16),
+    /// With a refusal in the venue's words.
+    Refused(Refused),
+}
+
+/// Which refusal.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Refused {
+    Funds,
+    Auth,
+    RateLimit(u16),
+    Said(String),
+}
+
+fn is_request_fault(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::OrderLost
+            | Kind::ReplyLost
+            | Kind::ErrorBefore
+            | Kind::ErrorAfter
+            | Kind::DropBefore
+            | Kind::DropAfter
+            | Kind::Late
+            | Kind::SlowReply
+            | Kind::Partial
+            | Kind::NoLiquidity
+            | Kind::Reject
+            | Kind::InsufficientFunds
+            | Kind::FillAfterCancel
+            | Kind::Hidden
+            | Kind::WorsePrice
+            | Kind::Overfill
+            | Kind::Reduce
+            | Kind::Auth
+            | Kind::RateLimit
+            | Kind::OrderChaos
+    )
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "validated: 0 to 1")]
+fn ppm(share: f64) -> u32 {
+    (share * 1e6) as u32
+}
+
+impl Fault {
+    /// Bends the fate of one request; `since` and `whole` place it in the fault's time.
+    fn bend(&self, fate: &mut Fate, since: u64, whole: u64) {
+        let ms = |default: i64| u64::try_from(self.ms.unwrap_or(default)).unwrap_or(0) * 1_000_000;
+        let close = self.mode.as_deref() == Some("close");
+        let skip = |fate: &mut Fate, answer| (fate.skipped, fate.answer) = (true, answer);
+        match self.kind {
+            Kind::OrderLost => skip(fate, Answer::None),
+            Kind::ReplyLost => fate.answer = Answer::None,
+            Kind::ErrorBefore => skip(fate, Answer::Ambiguous(self.status.unwrap_or(503))),
+            Kind::ErrorAfter => fate.answer = Answer::Ambiguous(self.status.unwrap_or(504)),
+            Kind::DropBefore => skip(fate, Answer::Reset { close }),
+            Kind::DropAfter => fate.answer = Answer::Reset { close },
+            Kind::Late => fate.before_ns = fate.before_ns.max(ms(2_000)),
+            Kind::SlowReply => {
+                let all = ms(500);
+                let part = match self.mode.as_deref() {
+                    Some(_) => (u128::from(all) * u128::from(since) / u128::from(whole)) as u64,
+                    None => all,
+                };
+                fate.after_ns = fate.after_ns.max(part);
+            }
+            Kind::Partial => {
+                fate.quirks.fraction_ppm = Some(ppm(self.fraction.unwrap_or(0.5)));
+            }
+            Kind::NoLiquidity => fate.quirks.fraction_ppm = Some(0),
+            Kind::Reject => {
+                let error = self.error.clone().unwrap_or_default();
+                skip(fate, Answer::Refused(Refused::Said(error)));
+            }
+            Kind::InsufficientFunds => skip(fate, Answer::Refused(Refused::Funds)),
+            Kind::FillAfterCancel => fate.fill_after_ns = Some(ms(100)),
+            Kind::Hidden => fate.quirks.hidden_ns = ms(5_000),
+            Kind::WorsePrice => {
+                #[expect(clippy::cast_possible_truncation, reason = "validated")]
+                let worse = (self.bps.unwrap_or(50.0) * 100.0) as i64;
+                fate.quirks.worse_ppm = worse;
+            }
+            Kind::Overfill => fate.quirks.overfill_ppm = ppm(self.fraction.unwrap_or(0.5)),
+            Kind::Reduce => fate.quirks.reduce_ppm = ppm(self.fraction.unwrap_or(0.5)),
+            Kind::Auth => skip(fate, Answer::Refused(Refused::Auth)),
+            Kind::RateLimit => {
+                skip(fate, Answer::Refused(Refused::RateLimit(self.status.unwrap_or(429))));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Draws one order fault.
+fn chaos(rng: &mut ChaCha8Rng, wants: Wants, fate: &mut Fate) {
+    let skip = |fate: &mut Fate, answer| (fate.skipped, fate.answer) = (true, answer);
+    let close = rng.random::<bool>();
+    match rng.random_range(0..14u32) {
+        0 => skip(fate, Answer::None),
+        1 => fate.answer = Answer::None,
+        2 => skip(fate, Answer::Ambiguous(503)),
+        3 => fate.answer = Answer::Ambiguous(504),
+        4 => skip(fate, Answer::Reset { close }),
+        5 => fate.answer = Answer::Reset { close },
+        6 => fate.before_ns = rng.random_range(1..3_000) * 1_000_000,
+        7 => fate.after_ns = rng.random_range(1..500) * 1_000_000,
+        8 if wants == Wants::New => skip(fate, Answer::Refused(Refused::Funds)),
+        9 => fate.quirks.hidden_ns = rng.random_range(1..5_000) * 1_000_000,
+        10 if wants == Wants::Cancel => {
+            fate.fill_after_ns = Some(rng.random_range(1..500) * 1_000_000);
+        }
+        11 => fate.quirks.fraction_ppm = Some(0),
+        12 => fate.quirks.reduce_ppm = rng.random_range(1..900_000),
+        _ => fate.quirks.fraction_ppm = Some(rng.random_range(0..1_000_000)),
     }
 }
 
@@ -317,9 +604,16 @@ impl Faults {
             | Kind::HttpStatus
             | Kind::Burst
             | Kind::Halt
-            | Kind::Maintenance => 10.0,
+            | Kind::Maintenance
+            | Kind::Auth
+            | Kind::RateLimit
+            | Kind::WrongBalances
+            | Kind::UserDelay
+            | Kind::SlowReply => 10.0,
+            Kind::OrderChaos => 86_400.0,
             _ => 60.0,
         };
+        let seed = fault.seed.unwrap_or(self.next_id);
         let seconds = fault.seconds.unwrap_or(default_s);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "validated")]
         let until_ns = now_ns + (seconds * 1e9) as u64;
@@ -330,6 +624,7 @@ impl Faults {
             until_ns,
             hits: 0,
             used: BTreeMap::new(),
+            rng: ChaCha8Rng::seed_from_u64(seed),
             done: false,
         });
         Some(self.next_id)
@@ -416,6 +711,7 @@ impl Faults {
     pub fn delay_ms(&self, venue: Venue, connection: u64) -> u64 {
         let slow = |a: &&Active| {
             a.fault.kind == Kind::Slow
+                && a.fault.class != Some(Class::User)
                 && a.fault.takes_venue(venue)
                 && a.fault.takes_connection(connection)
         };
@@ -429,10 +725,79 @@ impl Faults {
         fault.map_or(0, |f| f.ms.unwrap_or(10_000) * 1_000_000)
     }
 
+    /// The freeze of user messages alone that an account is under.
+    pub fn user_freeze(&self, venue: Venue, account: Option<&str>) -> Option<&Fault> {
+        let frozen = |a: &&Active| {
+            a.fault.kind == Kind::Freeze
+                && a.fault.class == Some(Class::User)
+                && a.fault.takes_venue(venue)
+                && a.fault.takes_account(account)
+        };
+        self.active.iter().find(frozen).map(|a| &a.fault)
+    }
+
+    /// Milliseconds a user message is late, by itself.
+    pub fn user_delay_ms(&self, venue: Venue, account: Option<&str>) -> u64 {
+        let slow = |a: &&Active| {
+            (a.fault.kind == Kind::UserDelay
+                || (a.fault.kind == Kind::Slow && a.fault.class == Some(Class::User)))
+                && a.fault.takes_venue(venue)
+                && a.fault.takes_account(account)
+        };
+        let ms = self.active.iter().filter(slow).map(|a| a.fault.ms.unwrap_or(500)).max();
+        ms.and_then(|m| u64::try_from(m).ok()).unwrap_or(0)
+    }
+
+    /// Decides what becomes of one private request.
+    pub fn fate(
+        &mut self,
+        venue: Venue,
+        account: Option<&str>,
+        symbol: &str,
+        wants: Wants,
+        now_ns: u64,
+    ) -> Fate {
+        let mut fate = Fate::default();
+        for one in &mut self.active {
+            let fault = &one.fault;
+            let concerned = !one.done
+                && is_request_fault(fault.kind)
+                && fault.takes_venue(venue)
+                && fault.takes_account(account)
+                && (symbol.is_empty() || fault.takes_symbol(symbol));
+            if !concerned {
+                continue;
+            }
+            if fault.kind == Kind::OrderChaos {
+                let p = fault.probability.unwrap_or(0.2);
+                if wants != Wants::Query && one.rng.random::<f64>() < p {
+                    one.hits += 1;
+                    chaos(&mut one.rng, wants, &mut fate);
+                }
+                continue;
+            }
+            if !fault.takes_request(wants) {
+                continue;
+            }
+            let p = fault.probability.unwrap_or(1.0);
+            if (p < 1.0 && one.rng.random::<f64>() >= p) || !one.take(0) {
+                continue;
+            }
+            if one.count().is_some_and(|c| one.hits >= u64::from(c)) {
+                one.done = true;
+            }
+            let since = now_ns.saturating_sub(one.from_ns);
+            let whole = one.until_ns.saturating_sub(one.from_ns).max(1);
+            one.fault.bend(&mut fate, since, whole);
+        }
+        fate
+    }
+
     /// The freeze a connection is under.
     pub fn freeze(&self, venue: Venue, connection: u64) -> Option<&Fault> {
         let frozen = |a: &&Active| {
             a.fault.kind == Kind::Freeze
+                && a.fault.class != Some(Class::User)
                 && a.fault.takes_venue(venue)
                 && a.fault.takes_connection(connection)
         };
@@ -447,7 +812,14 @@ impl Faults {
         class: Class,
         symbol: &str,
         body: Bytes,
+        account: Option<&str>,
     ) -> Verdict {
+        if class == Class::User
+            && let Some(freeze) = self.user_freeze(venue, account)
+            && freeze.mode.as_deref() != Some("hold")
+        {
+            return Verdict::default();
+        }
         if let Some(freeze) = self.freeze(venue, connection) {
             let hold = freeze.mode.as_deref() == Some("hold");
             let messages = if hold { vec![body] } else { Vec::new() };
@@ -469,6 +841,7 @@ impl Faults {
             ) && (wanted == Class::Any || wanted == class)
                 && fault.takes_venue(venue)
                 && fault.takes_connection(connection)
+                && (class != Class::User || fault.takes_account(account))
                 && (fault.takes_symbol(symbol) || symbol == "*");
             if !concerned {
                 continue;
@@ -669,7 +1042,10 @@ mod tests {
         fault.count = Some(2);
         faults.start(fault, 0).unwrap();
         let mut sent = |connection, symbol| {
-            faults.judge(Venue::Kraken, connection, Class::Book, symbol, body("{}")).messages.len()
+            faults
+                .judge(Venue::Kraken, connection, Class::Book, symbol, body("{}"), None)
+                .messages
+                .len()
         };
         assert_eq!(
             [sent(1, "BTC/USD"), sent(1, "ETH/USD"), sent(1, "BTC/USD"), sent(1, "BTC/USD")],

@@ -13,7 +13,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::config::Venue;
-use crate::faults::{Class, Faults};
+use crate::faults::{Class, Faults, Kind};
+use crate::observe::Mark;
 
 /// Identity of a WebSocket connection, unique in a run.
 pub(crate) type ConnId = u64;
@@ -49,6 +50,8 @@ pub(crate) struct Item {
     pub at: Option<Instant>,
     pub out: Out,
     pub bytes: usize,
+    /// What the message told, if its leaving is to be noted.
+    pub mark: Option<Mark>,
 }
 
 /// The connection task's end.
@@ -70,13 +73,22 @@ pub(crate) struct Link {
     pub sent_messages: u64,
     pub sent_bytes: u64,
     pub path: String,
+    /// The client whose user stream it carries.
+    pub account: Option<String>,
     tx: UnboundedSender<Item>,
     queued: Arc<AtomicUsize>,
     swapped: Option<(Vec<Bytes>, u64)>,
     held: VecDeque<Out>,
     held_bytes: usize,
+    /// User messages held by a freeze of their own.
+    user_held: VecDeque<Bytes>,
+    /// The last user messages, for a replay.
+    user_sent: VecDeque<Bytes>,
     cut: bool,
 }
+
+/// User messages a connection can be told again.
+const REPLAY_MAX: usize = 1_000;
 
 /// All connections and all faults.
 #[derive(Debug)]
@@ -87,6 +99,9 @@ pub(crate) struct Hub {
     pub slow_cut_total: u64,
     next_id: ConnId,
     queue_max: usize,
+    mark: Option<Mark>,
+    /// User messages that wait for their time, overtaken by everything else.
+    late: Vec<(u64, ConnId, Bytes)>,
 }
 
 impl Hub {
@@ -98,6 +113,8 @@ impl Hub {
             slow_cut_total: 0,
             next_id: 0,
             queue_max,
+            mark: None,
+            late: Vec::new(),
         }
     }
 
@@ -113,11 +130,14 @@ impl Hub {
             sent_messages: 0,
             sent_bytes: 0,
             path,
+            account: None,
             tx,
             queued: Arc::clone(&queued),
             swapped: None,
             held: VecDeque::new(),
             held_bytes: 0,
+            user_held: VecDeque::new(),
+            user_sent: VecDeque::new(),
             cut: false,
         };
         self.links.insert(self.next_id, link);
@@ -132,6 +152,53 @@ impl Hub {
         self.now_ns.saturating_add_signed(self.faults.clock_ns(venue))
     }
 
+    /// Sends one text message whose leaving is noted.
+    pub fn send_marked(
+        &mut self,
+        id: ConnId,
+        class: Class,
+        symbol: &str,
+        body: Bytes,
+        mark: Option<Mark>,
+    ) {
+        self.mark = mark;
+        self.send(id, class, symbol, body);
+        self.mark = None;
+    }
+
+    /// Sends a message of a user stream; its faults are judged by the client.
+    pub fn send_user(&mut self, id: ConnId, symbol: &str, body: Bytes) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.user_sent.len() == REPLAY_MAX {
+            link.user_sent.pop_front();
+        }
+        link.user_sent.push_back(body.clone());
+        if self.faults.is_idle() {
+            self.send(id, Class::User, symbol, body);
+            return;
+        }
+        let account = link.account.as_deref();
+        let held = self.faults.user_freeze(link.venue, account);
+        if held.is_some_and(|f| f.mode.as_deref() == Some("hold")) {
+            link.user_held.push_back(body);
+            return;
+        }
+        match self.faults.user_delay_ms(link.venue, account) {
+            0 => self.send(id, Class::User, symbol, body),
+            ms => self.late.push((self.now_ns + ms * 1_000_000, id, body)),
+        }
+    }
+
+    /// Sends the last `count` user messages of a connection again.
+    pub fn replay(&mut self, id: ConnId, count: usize) {
+        let Some(link) = self.links.get(&id) else { return };
+        let skip = link.user_sent.len().saturating_sub(count);
+        let again: Vec<Bytes> = link.user_sent.iter().skip(skip).cloned().collect();
+        for body in again {
+            self.push(id, Out::Text(body));
+        }
+    }
+
     /// Sends one text message, as the faults let it.
     pub fn send(&mut self, id: ConnId, class: Class, symbol: &str, body: Bytes) {
         // What a freeze held goes first: TCP delivers late, never in another order.
@@ -142,7 +209,8 @@ impl Hub {
             self.push(id, Out::Text(body));
             return;
         }
-        let verdict = self.faults.judge(link.venue, id, class, symbol, body);
+        let account = link.account.as_deref();
+        let verdict = self.faults.judge(link.venue, id, class, symbol, body, account);
         if verdict.hold {
             for body in verdict.messages {
                 link.held_bytes += body.len();
@@ -192,7 +260,7 @@ impl Hub {
         // Relaxed: a figure for the limit below; the channel orders the item itself.
         let queued = link.queued.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // A closed channel means that the task is gone; `on_closed` will remove the link.
-        let _ = link.tx.send(Item { at, out, bytes });
+        let _ = link.tx.send(Item { at, out, bytes, mark: self.mark });
         if queued > self.queue_max {
             self.cut(id);
         }
@@ -206,7 +274,7 @@ impl Hub {
             link.cut = true;
             link.held.clear();
             self.slow_cut_total += 1;
-            let _ = link.tx.send(Item { at: None, out: Out::Reset, bytes: 0 });
+            let _ = link.tx.send(Item { at: None, out: Out::Reset, bytes: 0, mark: None });
             // The task looks at this figure before it writes on: too large means "stop".
             link.queued.store(usize::MAX / 2, Ordering::Relaxed);
         }
@@ -232,6 +300,7 @@ impl Hub {
 
     /// Releases what a freeze held, and messages that waited too long for a successor.
     pub fn tick(&mut self) {
+        self.release_user();
         let ids: Vec<ConnId> = self
             .links
             .iter()
@@ -248,6 +317,42 @@ impl Hub {
             }
             for out in ready {
                 self.push(id, out);
+            }
+        }
+    }
+
+    /// Sends user messages whose time has come or whose freeze is over.
+    fn release_user(&mut self) {
+        let now = self.now_ns;
+        let mut due = Vec::new();
+        self.late.retain(|(at, id, body)| {
+            let is_due = *at <= now;
+            if is_due {
+                due.push((*id, body.clone()));
+            }
+            !is_due
+        });
+        for (id, link) in &mut self.links {
+            let account = link.account.as_deref();
+            if !link.user_held.is_empty() && self.faults.user_freeze(link.venue, account).is_none()
+            {
+                due.extend(link.user_held.drain(..).map(|body| (*id, body)));
+            }
+        }
+        for (id, body) in due {
+            self.push(id, Out::Text(body));
+        }
+    }
+
+    /// Replays or ends the user streams among some connections.
+    pub fn act_on_users(&mut self, kind: Kind, ids: &[ConnId], count: usize, out: &Out) {
+        for id in ids {
+            if self.links.get(id).is_none_or(|l| l.account.is_none()) {
+                continue;
+            }
+            match kind {
+                Kind::UserReplay => self.replay(*id, count),
+                _ => self.push(*id, out.clone()),
             }
         }
     }

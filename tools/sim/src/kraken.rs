@@ -9,6 +9,8 @@
 //!
 //! Not here: orders, executions, balances. They join at [`Kraken::message`] and [`Kraken::rest`].
 
+mod private;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
@@ -24,6 +26,7 @@ use crate::hub::{ConnId, Out, Outbox};
 use crate::limits::{Buckets, FixedWindow};
 use crate::market::{Event, MS, Market, Spec, Status, Trade, rng};
 use crate::net::{Request, Response, parse_query};
+use crate::observe::Mark;
 use crate::units::{rfc1123_short, rfc3339_s, rfc3339_us, write_json_string};
 use crate::world::{Ctx, Tape, spoil_snapshot};
 use crate::ws::Incoming;
@@ -516,13 +519,15 @@ impl Kraken {
             // A delete of a level the client does not hold.
             changes[0].push(((px - 1_000).max(1), 0));
         }
-        let body =
-            book_message(spec, "update", &changes, checksum(spec, view), ctx.hub.venue_now(VENUE));
+        // The message's time names it: Kraken's books have no ids.
+        let at = ctx.hub.venue_now(VENUE) / 1_000 * 1_000;
+        let mark = Some(Mark { venue: VENUE, inst, id: at });
+        let body = book_message(spec, "update", &changes, checksum(spec, view), at);
         let body = Bytes::from(body);
         for (id, conn) in &mut self.conns {
             if conn.books.get(&inst) == Some(&depth) {
                 conn.sent_ns = ctx.now;
-                ctx.hub.send(*id, Class::Book, &spec.symbol, body.clone());
+                ctx.hub.send_marked(*id, Class::Book, &spec.symbol, body.clone(), mark);
             }
         }
     }
@@ -924,7 +929,7 @@ fn pair_status<'a>(ctx: &'a Ctx<'_>, inst: usize) -> &'a str {
 
 fn pair_row(ctx: &Ctx<'_>, inst: usize) -> String {
     let spec = &ctx.market.instruments()[inst].spec;
-    let tick = spec.tick.exponent_text();
+    let tick = spec.tick_rule().exponent_text();
     format!(
         "{{\"symbol\":\"{}\",\"base\":\"{}\",\"quote\":\"{}\",\"status\":\"{}\",\"qty_precision\":{},\
          \"qty_increment\":{},\"price_precision\":{},\"cost_precision\":5,\"marginable\":true,\
@@ -935,7 +940,7 @@ fn pair_row(ctx: &Ctx<'_>, inst: usize) -> String {
         spec.quote,
         pair_status(ctx, inst),
         spec.lot.decimals,
-        spec.lot.exponent_text(),
+        spec.lot_rule().exponent_text(),
         spec.tick.decimals,
         exponent(&spec.min_notional),
         exponent(&spec.min_qty)
@@ -1126,7 +1131,7 @@ fn asset_pairs(ctx: &Ctx<'_>, params: &[(String, String)]) -> Result<String, Str
                 spec.lot.decimals,
                 spec.min_qty,
                 spec.min_notional,
-                spec.tick.trimmed(1),
+                spec.tick_rule().trimmed(1),
                 pair_status(ctx, inst)
             )
         })
@@ -1199,6 +1204,8 @@ mod tests {
             lot: Grid::parse_step("0.00000001").unwrap(),
             min_qty: "0.00005".to_owned(),
             min_notional: "0.5".to_owned(),
+            step_ticks: 1,
+            step_lots: 1,
         }
     }
 

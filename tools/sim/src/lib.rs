@@ -4,53 +4,62 @@
 //! ```text
 //!   market (seeded) ─┐                       ┌─► binance face ──► hub ─► pump ─► plain / TLS client
 //!                    ├─► world: book, truth ─┼─► coinbase face ──► │ faults act here
-//!   captures ────────┘       ▲               └─► kraken face ────► │
-//!                            └── control port: truth, faults, script
+//!   captures ────────┘    ▲        ▲         └─► kraken face ────► │      │
+//!     desk: accounts, ────┘        │                ▲───── orders, queries ┘
+//!     orders, matching             └── control port: truth, faults, accounts, script
 //! ```
 //!
-//! Invariant: everything about one event (book, truth, messages) happens under one lock, so a snapshot,
-//! a stream and the control port never disagree unless a fault says so. The market's events depend on the
-//! seed alone. Only loopback addresses are bound.
+//! Invariant: everything about one event (book, accounts, truth, messages) happens under one lock, so a snapshot,
+//! a stream and the control port never disagree unless a fault says so. The flow of the market depends on the
+//! seed alone until a client's order meets it. Only loopback addresses are bound.
 //!
-//! Not here yet: orders and accounts. Their place is beside each face's market data; the books are
-//! already integer ticks and lots per instrument.
+//! [`exchange`] is the matching core without sockets, for tests that drive it directly.
 
 #![forbid(unsafe_code)]
 
+pub mod amount;
 mod binance;
 pub mod book;
 mod captures;
 mod coinbase;
 pub mod config;
 mod control;
+mod crypto;
+mod desk_control;
+pub mod exchange;
 pub mod faults;
 mod hub;
+pub mod keys;
 mod kraken;
 mod limits;
 pub mod market;
 mod net;
+mod observe;
 mod tls;
 mod truth;
 pub mod units;
 mod world;
 mod ws;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use config::{Pace, SimConfig, Source, Venue};
+pub use keys::Keys;
 
 use net::Role;
-use world::World;
+use observe::{Departures, Mark, Sent};
+use world::{World, unix_at};
 
 /// Why the simulator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +130,28 @@ impl Addresses {
     pub fn venue(&self, venue: Venue) -> Option<&VenueAddresses> {
         self.venues.get(&venue)
     }
+
+    /// Returns the origin of each role by venue, without a path, as JSON.
+    #[must_use]
+    pub fn urls_json(&self, tls: bool) -> String {
+        let mut all = serde_json::Map::new();
+        for (venue, at) in &self.venues {
+            let (http, ws) = if tls {
+                let port = at.tls.port();
+                (format!("https://localhost:{port}"), format!("wss://localhost:{port}"))
+            } else {
+                (format!("http://{}", at.plain), format!("ws://{}", at.plain))
+            };
+            let private = match venue {
+                Venue::Binance => "ws_api",
+                Venue::Coinbase => "ws_user",
+                Venue::Kraken => "ws_auth",
+            };
+            all.insert(venue.name().to_owned(), json!({"rest": http, "ws": ws, private: ws}));
+        }
+        all.insert("control".to_owned(), json!(format!("http://{}", self.control)));
+        serde_json::to_string_pretty(&all).unwrap_or_default()
+    }
 }
 
 /// State shared by all tasks.
@@ -128,12 +159,34 @@ pub(crate) struct Shared {
     world: Mutex<World>,
     pub(crate) stop: watch::Sender<bool>,
     addresses: Addresses,
+    /// When marked messages left; a lock of its own, because pumps take it without the world.
+    departures: Mutex<Departures>,
+    started: (Instant, u64),
 }
 
 impl Shared {
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         // A panic in one task must not silence the venue; the world is consistent between calls.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that all marked messages up to `done` bytes were handed to a socket.
+    pub(crate) fn note_sent(
+        &self,
+        connection: u64,
+        marks: &mut VecDeque<(usize, Mark)>,
+        done: usize,
+    ) {
+        let at_ns = unix_at(self.started, Instant::now());
+        let mut departures = self.departures();
+        while let Some((_, mark)) = marks.front().filter(|(at, _)| *at <= done) {
+            departures.note(Sent { mark: *mark, connection, at_ns });
+            marks.pop_front();
+        }
+    }
+
+    pub(crate) fn departures(&self) -> MutexGuard<'_, Departures> {
+        self.departures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn endpoints_json(&self) -> String {
@@ -168,6 +221,18 @@ impl SimHandle {
         self.shared.world().inject(fault)
     }
 
+    /// Writes where official clients find each role, as `--urls` wants it: whole or not at all.
+    ///
+    /// # Errors
+    /// Returns what the file system said.
+    pub fn write_urls(&self, path: &Path, tls: bool) -> Result<(), SimError> {
+        let failed = |source| SimError::Io { what: format!("write {}", path.display()), source };
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        std::fs::write(&beside, self.addresses().urls_json(tls)).map_err(failed)?;
+        std::fs::rename(&beside, path).map_err(failed)
+    }
+
     /// Stops all tasks and waits for them.
     pub async fn shutdown(mut self) {
         self.shared.stop.send_replace(true);
@@ -197,7 +262,7 @@ pub async fn start(cfg: SimConfig) -> Result<SimHandle, SimError> {
     let ca_path = cfg.ca_path.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("tandem-sim-ca-{}-{}.pem", std::process::id(), cfg.seed))
     });
-    let acceptor = tls::acceptor(&ca_path)?;
+    let acceptor = tls::acceptor(&ca_path, cfg.ca_key_path.as_deref())?;
     let mut listeners = Vec::new();
     let mut venues = BTreeMap::new();
     for venue in Venue::ALL.into_iter().filter(|v| cfg.enabled(*v)) {
@@ -214,7 +279,13 @@ pub async fn start(cfg: SimConfig) -> Result<SimHandle, SimError> {
     let world = World::new(cfg)?;
     let (stop, _) = watch::channel(false);
     let addresses = Addresses { venues, control: control_at, ca_path };
-    let shared = Arc::new(Shared { world: Mutex::new(world), stop, addresses });
+    let shared = Arc::new(Shared {
+        started: world.started(),
+        world: Mutex::new(world),
+        stop,
+        addresses,
+        departures: Mutex::default(),
+    });
     let mut tasks = JoinSet::new();
     for (role, listener, at, tls) in listeners {
         tasks.spawn(net::accept(Arc::clone(&shared), role, listener, at, tls));

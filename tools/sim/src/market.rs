@@ -7,11 +7,18 @@
 //! One event is one atomic change of one book. Every changed price takes one update id, as on
 //! Binance; the other venues ignore the id.
 //!
-//! Not here: what clients are sent (`binance`, `coinbase`, `kraken`) and how faults bend it
-//! (`faults`). Orders of clients will rest in the same [`Book`] through [`Market::apply`].
+//! Orders of clients rest in the public [`Instrument::book`] on top of what the flow put there. The flow sees
+//! only its own quantities (a shadow book that exists while any client order rests), so that its events are
+//! the same with and without clients until one of them trades with it.
+//!
+//! Not here: what clients are sent (`binance`, `coinbase`, `kraken`), how faults bend it (`faults`), and who
+//! owns which order (`exchange`).
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::SimError;
 use crate::book::{Book, Level, Side};
@@ -85,6 +92,24 @@ pub struct Spec {
     pub min_qty: String,
     /// Smallest order worth, decimal text.
     pub min_notional: String,
+    /// The price step in force, in ticks: a venue may make it coarser while it runs.
+    pub step_ticks: i64,
+    /// The quantity step in force, in lots.
+    pub step_lots: i64,
+}
+
+impl Spec {
+    /// Returns the price step in force, as the venue's rules print it.
+    #[must_use]
+    pub fn tick_rule(&self) -> Grid {
+        Grid { mantissa: self.tick.mantissa * self.step_ticks, ..self.tick }.reduced()
+    }
+
+    /// Returns the quantity step in force, as the venue's rules print it.
+    #[must_use]
+    pub fn lot_rule(&self) -> Grid {
+        Grid { mantissa: self.lot.mantissa * self.step_lots, ..self.lot }.reduced()
+    }
 }
 
 /// Whether an instrument trades.
@@ -100,7 +125,7 @@ pub enum Status {
 #[derive(Debug)]
 pub struct Instrument {
     /// What it is.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     /// Its book now.
     pub book: Book,
     /// Update id of the last change.
@@ -110,6 +135,25 @@ pub struct Instrument {
     /// Whether it trades.
     pub status: Status,
     flow: Flow,
+    /// The book without clients' orders, while there are any.
+    shadow: Option<Book>,
+    /// Quantity of clients' orders by price.
+    resting: BTreeMap<(Side, i64), i64>,
+}
+
+/// Changes of one book that are to become one event.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    changes: Vec<Change>,
+    before: [Option<Level>; 2],
+    trades: Vec<(i64, i64, Side)>,
+}
+
+impl Batch {
+    /// Notes a print.
+    pub fn trade(&mut self, px: i64, qty: i64, maker: Side) {
+        self.trades.push((px, qty, maker));
+    }
 }
 
 /// Order-flow state of one instrument.
@@ -227,6 +271,8 @@ impl Market {
                     lot: grid("lot", &one.lot)?,
                     min_qty: one.min_qty.clone(),
                     min_notional: one.min_notional.clone(),
+                    step_ticks: 1,
+                    step_lots: 1,
                 };
                 let find = |name: &str| assets.iter().position(|a| *a == name);
                 let stream = 16 + market.instruments.len() as u64;
@@ -251,12 +297,14 @@ impl Market {
         let update_id = 40_000_000_000 + u64::from(flow.rng.random::<u32>());
         let trade_id = 1_000_000_000 + u64::from(flow.rng.random::<u32>() >> 4);
         self.instruments.push(Instrument {
-            spec,
+            spec: Arc::new(spec),
             book: Book::default(),
             update_id,
             trade_id,
             status: Status::Online,
             flow,
+            shadow: None,
+            resting: BTreeMap::new(),
         });
     }
 
@@ -271,7 +319,7 @@ impl Market {
         for inst in &mut self.instruments {
             let fair = inst.flow.fair(&self.latent, &inst.spec);
             let deep = self.deep[inst.spec.venue.idx()];
-            let mut work = Work::new(&mut inst.book, true);
+            let mut work = Work::new(&mut inst.book, true, [1, 1]);
             inst.flow.fill(&mut work, &inst.spec, fair, self.levels, deep);
             inst.flow.next_ns = inst.flow.gap(self.rate);
         }
@@ -366,13 +414,11 @@ impl Market {
         if it.flow.crossed.is_some() {
             return None;
         }
-        let ask = it.book.best(Side::Ask)?;
-        let px = ask.px + 2;
+        let ask = it.flow_book().best(Side::Ask)?;
+        let px = ask.px + 2 * it.spec.step_ticks;
         it.flow.crossed = Some((now_ns + hold_ns, Side::Bid, px));
         it.flow.next_ns = now_ns + hold_ns;
-        let mut work = Work::new(&mut it.book, false);
-        work.set(Side::Bid, px, ask.qty.max(1));
-        let done = work.finish();
+        let done = it.work(false, |work, _, _| work.set(Side::Bid, px, ask.qty.max(1)));
         Some(it.event(inst, now_ns, done))
     }
 
@@ -392,11 +438,11 @@ impl Market {
     /// Applies given quantities (a recorded message) as one event; crossing is the data's business.
     pub fn apply(&mut self, inst: usize, at_ns: u64, levels: &[(Side, i64, i64)]) -> Option<Event> {
         let it = &mut self.instruments[inst];
-        let mut work = Work::new(&mut it.book, false);
-        for (side, px, qty) in levels {
-            work.set(*side, *px, *qty);
-        }
-        let done = work.finish();
+        let done = it.work(false, |work, _, _| {
+            for (side, px, qty) in levels {
+                work.set(*side, *px, *qty);
+            }
+        });
         (!done.changes.is_empty()).then(|| it.event(inst, at_ns, done))
     }
 
@@ -410,10 +456,157 @@ impl Market {
         let it = &self.instruments[inst];
         let mut all = Vec::new();
         for side in [Side::Bid, Side::Ask] {
-            all.extend(it.book.levels(side).map(|l| (side, l.px, 0)));
+            all.extend(it.flow_book().levels(side).map(|l| (side, l.px, 0)));
         }
         all.extend_from_slice(levels);
         self.apply(inst, at_ns, &all)
+    }
+
+    /// Returns whether the seeded model moves the books: only then do clients' orders leave a mark on them. A
+    /// recorded stream cannot be changed after the fact.
+    #[must_use]
+    pub fn is_model(&self) -> bool {
+        self.moving
+    }
+
+    /// Opens a batch of changes of one book.
+    pub(crate) fn begin(&self, inst: usize) -> Batch {
+        let book = &self.instruments[inst].book;
+        let before = [book.best(Side::Bid), book.best(Side::Ask)];
+        Batch { changes: Vec::new(), before, trades: Vec::new() }
+    }
+
+    /// Changes one price by what the flow and the clients have there.
+    pub(crate) fn nudge(
+        &mut self,
+        batch: &mut Batch,
+        inst: usize,
+        side: Side,
+        px: i64,
+        [flow, clients]: [i64; 2],
+    ) {
+        if !self.moving {
+            return;
+        }
+        let it = &mut self.instruments[inst];
+        if it.shadow.is_none() && clients != 0 {
+            it.shadow = Some(it.book.clone());
+        }
+        if let Some(shadow) = &mut it.shadow {
+            let qty = (shadow.get(side, px) + flow).max(0);
+            shadow.set(side, px, qty);
+        }
+        if clients != 0 {
+            let total = it.resting.get(&(side, px)).copied().unwrap_or(0) + clients;
+            if total > 0 {
+                it.resting.insert((side, px), total);
+            } else {
+                it.resting.remove(&(side, px));
+            }
+            if it.resting.is_empty() {
+                it.shadow = None;
+            }
+        }
+        let old = it.book.get(side, px);
+        let new = (old + flow + clients).max(0);
+        it.book.set(side, px, new);
+        batch.changes.push(Change { side, px, old, new });
+    }
+
+    /// Makes one event of a batch, joined to `event` if that was not published yet.
+    pub(crate) fn end(
+        &mut self,
+        inst: usize,
+        at_ns: u64,
+        batch: Batch,
+        event: Option<Event>,
+    ) -> Option<Event> {
+        let it = &mut self.instruments[inst];
+        let after = [it.book.best(Side::Bid), it.book.best(Side::Ask)];
+        let mut done = Done {
+            changes: merge_changes(batch.changes),
+            bbo_changed: after != batch.before,
+            trades: batch.trades,
+        };
+        let Some(mut event) = event else {
+            let nothing = done.changes.is_empty() && done.trades.is_empty();
+            return (!nothing).then(|| it.event(inst, at_ns, done));
+        };
+        // The event took its ids when it was made; nothing was made of this book since.
+        it.update_id = event.first_id - 1;
+        event.changes.append(&mut done.changes);
+        done.changes = merge_changes(std::mem::take(&mut event.changes));
+        done.bbo_changed |= event.bbo_changed;
+        let mut joined = it.event(inst, event.at_ns, done);
+        event.trades.append(&mut joined.trades);
+        joined.trades = event.trades;
+        Some(joined)
+    }
+
+    /// Takes the next trade id of an instrument, for a trade that is not printed.
+    pub(crate) fn claim_trade_id(&mut self, inst: usize) -> u64 {
+        self.instruments[inst].trade_id += 1;
+        self.instruments[inst].trade_id
+    }
+
+    /// Quantity the flow has at a price.
+    #[must_use]
+    pub fn flow_qty(&self, inst: usize, side: Side, px: i64) -> i64 {
+        self.instruments[inst].flow_book().get(side, px)
+    }
+
+    /// Best level of the flow.
+    #[must_use]
+    pub fn flow_best(&self, inst: usize, side: Side) -> Option<Level> {
+        self.instruments[inst].flow_book().best(side)
+    }
+
+    /// Quantity of clients' orders at a price.
+    #[must_use]
+    pub fn client_qty(&self, inst: usize, side: Side, px: i64) -> i64 {
+        self.instruments[inst].resting.get(&(side, px)).copied().unwrap_or(0)
+    }
+
+    /// Makes the steps of an instrument coarser or as fine as configured, and the least worth of an order
+    /// another. Levels off the new price step move to the next worse price; returns that event.
+    ///
+    /// # Errors
+    /// Returns why the steps cannot be used.
+    pub fn set_rules(
+        &mut self,
+        inst: usize,
+        at_ns: u64,
+        tick: Option<Grid>,
+        lot: Option<Grid>,
+        min_notional: Option<String>,
+    ) -> Result<Option<Event>, String> {
+        let spec = Arc::make_mut(&mut self.instruments[inst].spec);
+        let multiple = |wanted: Grid, grid: Grid| {
+            let text = wanted.trimmed(1);
+            grid.parse(&text).ok_or_else(|| format!("{text} is no multiple of {}", grid.trimmed(1)))
+        };
+        let ticks = tick.map_or(Ok(spec.step_ticks), |wanted| multiple(wanted, spec.tick))?;
+        let lots = lot.map_or(Ok(spec.step_lots), |wanted| multiple(wanted, spec.lot))?;
+        (spec.step_ticks, spec.step_lots) = (ticks, lots);
+        if let Some(least) = min_notional {
+            spec.min_notional = least;
+        }
+        let mut batch = self.begin(inst);
+        for side in [Side::Bid, Side::Ask] {
+            let off: Vec<Level> = self.instruments[inst]
+                .flow_book()
+                .levels(side)
+                .filter(|l| l.px % ticks != 0)
+                .collect();
+            for level in off {
+                self.nudge(&mut batch, inst, side, level.px, [-level.qty, 0]);
+                let px = on_step(side, level.px, ticks);
+                if px > 0 {
+                    self.nudge(&mut batch, inst, side, px, [level.qty, 0]);
+                }
+            }
+        }
+        Ok(self.end(inst, at_ns, batch, None))
     }
 
     /// Sets the update id of a book rebuilt from recorded messages.
@@ -425,9 +618,7 @@ impl Market {
         let it = &mut self.instruments[inst];
         it.flow.next_ns = now + it.flow.gap(self.rate * self.burst[it.spec.venue.idx()]);
         if let Some((_, side, px)) = it.flow.crossed.take() {
-            let mut work = Work::new(&mut it.book, false);
-            work.set(side, px, 0);
-            let done = work.finish();
+            let done = it.work(false, |work, _, _| work.set(side, px, 0));
             return Some(it.event(inst, now, done));
         }
         if it.flow.offset != 0.0 {
@@ -443,14 +634,41 @@ impl Market {
             return None;
         }
         let fair = it.flow.fair(&self.latent, &it.spec);
-        let mut work = Work::new(&mut it.book, true);
-        it.flow.trade(&mut work, &it.spec, fair, self.levels);
-        let done = work.finish();
+        let levels = self.levels;
+        let done = it.work(true, |work, flow, spec| flow.trade(work, spec, fair, levels));
         (!done.changes.is_empty()).then(|| it.event(inst, now, done))
     }
 }
 
 impl Instrument {
+    /// The book as the flow knows it.
+    fn flow_book(&self) -> &Book {
+        self.shadow.as_ref().unwrap_or(&self.book)
+    }
+
+    /// Lets the flow work on its book, and brings the public one after it.
+    fn work(&mut self, guard: bool, act: impl FnOnce(&mut Work<'_>, &mut Flow, &Spec)) -> Done {
+        let steps = [self.spec.step_ticks, self.spec.step_lots];
+        let Some(shadow) = &mut self.shadow else {
+            let mut work = Work::new(&mut self.book, guard, steps);
+            act(&mut work, &mut self.flow, &self.spec);
+            return work.finish();
+        };
+        let mut work = Work::new(shadow, guard, steps);
+        act(&mut work, &mut self.flow, &self.spec);
+        let mut done = work.finish();
+        let before = [self.book.best(Side::Bid), self.book.best(Side::Ask)];
+        for change in &mut done.changes {
+            let ours = self.resting.get(&(change.side, change.px)).copied().unwrap_or(0);
+            change.old += ours;
+            change.new += ours;
+            self.book.set(change.side, change.px, change.new);
+        }
+        let after = [self.book.best(Side::Bid), self.book.best(Side::Ask)];
+        done.bbo_changed = before != after;
+        done
+    }
+
     fn event(&mut self, inst: usize, at_ns: u64, done: Done) -> Event {
         let first_id = self.update_id + 1;
         self.update_id += done.changes.len() as u64;
@@ -741,6 +959,8 @@ struct Work<'a> {
     trades: Vec<(i64, i64, Side)>,
     before: [Option<Level>; 2],
     guard: bool,
+    /// Ticks and lots a price and a quantity must be multiples of.
+    steps: [i64; 2],
 }
 
 struct Done {
@@ -750,12 +970,16 @@ struct Done {
 }
 
 impl<'a> Work<'a> {
-    fn new(book: &'a mut Book, guard: bool) -> Self {
+    fn new(book: &'a mut Book, guard: bool, steps: [i64; 2]) -> Self {
         let before = [book.best(Side::Bid), book.best(Side::Ask)];
-        Self { book, changes: Vec::new(), trades: Vec::new(), before, guard }
+        Self { book, changes: Vec::new(), trades: Vec::new(), before, guard, steps }
     }
 
-    fn set(&mut self, side: Side, px: i64, qty: i64) {
+    fn set(&mut self, side: Side, mut px: i64, mut qty: i64) {
+        if qty > 0 && self.steps != [1, 1] {
+            px = on_step(side, px, self.steps[0]);
+            qty = qty.div_euclid(self.steps[1]).max(1) * self.steps[1];
+        }
         if px <= 0 {
             return;
         }
@@ -772,31 +996,44 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Merges several changes of one price into one, in the place of the first.
     fn finish(self) -> Done {
-        let mut changes: Vec<Change> = Vec::with_capacity(self.changes.len());
-        let small = self.changes.len() <= 64;
-        let mut seen = std::collections::HashMap::new();
-        for change in self.changes {
-            let earlier = if small {
-                changes.iter().position(|c| c.side == change.side && c.px == change.px)
-            } else {
-                seen.get(&(change.side, change.px)).copied()
-            };
-            match earlier {
-                Some(at) => changes[at].new = change.new,
-                None => {
-                    if !small {
-                        seen.insert((change.side, change.px), changes.len());
-                    }
-                    changes.push(change);
-                }
-            }
-        }
-        changes.retain(|c| c.old != c.new);
         let after = [self.book.best(Side::Bid), self.book.best(Side::Ask)];
+        let changes = merge_changes(self.changes);
         Done { changes, trades: self.trades, bbo_changed: after != self.before }
     }
+}
+
+/// The price itself, or the next worse one on a step.
+fn on_step(side: Side, px: i64, step: i64) -> i64 {
+    match side {
+        Side::Bid => px.div_euclid(step) * step,
+        Side::Ask => -(-px).div_euclid(step) * step,
+    }
+}
+
+/// Merges several changes of one price into one, in the place of the first.
+fn merge_changes(all: Vec<Change>) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::with_capacity(all.len());
+    let small = all.len() <= 64;
+    let mut seen = std::collections::HashMap::new();
+    for change in all {
+        let earlier = if small {
+            changes.iter().position(|c| c.side == change.side && c.px == change.px)
+        } else {
+            seen.get(&(change.side, change.px)).copied()
+        };
+        match earlier {
+            Some(at) => changes[at].new = change.new,
+            None => {
+                if !small {
+                    seen.insert((change.side, change.px), changes.len());
+                }
+                changes.push(change);
+            }
+        }
+    }
+    changes.retain(|c| c.old != c.new);
+    changes
 }
 
 pub(crate) fn rng(seed: u64, stream: u64) -> ChaCha8Rng {

@@ -3,6 +3,7 @@
 //! Invariant: nothing here knows a venue. Bytes become requests and messages for the [`World`]; what
 //! the world queues becomes bytes. Sizes are bounded and every wait has an end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -21,7 +22,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::Shared;
 use crate::config::Venue;
+use crate::faults::Answer;
 use crate::hub::{Out, Outbox};
+use crate::observe::Mark;
 use crate::ws;
 
 /// Largest request head; Binance clients put many streams into one URI.
@@ -43,6 +46,8 @@ pub(crate) struct Request {
     pub body: Vec<u8>,
     pub peer: IpAddr,
     pub tls: bool,
+    /// When its last bytes were read.
+    pub read_at: std::time::Instant,
 }
 
 impl Request {
@@ -75,8 +80,26 @@ pub(crate) fn parse_query(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Decodes percent-encoding; what is malformed stays as it is.
+/// Decodes percent-encoding and `+` as a space; what is malformed stays as it is.
 pub(crate) fn percent_decode(text: &str) -> String {
+    percent_decode_raw(&text.replace('+', " "))
+}
+
+/// Encodes as `urllib.parse.quote` does: all but letters, digits and `_.-~`.
+pub(crate) fn percent_encode(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"_.-~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+/// Decodes percent-encoding and nothing else.
+pub(crate) fn percent_decode_raw(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -89,10 +112,6 @@ pub(crate) fn percent_decode(text: &str) -> String {
             (Some(byte), _) => {
                 out.push(byte);
                 at += 3;
-            }
-            (None, b'+') => {
-                out.push(b' ');
-                at += 1;
             }
             (None, byte) => {
                 out.push(byte);
@@ -134,12 +153,16 @@ impl Response {
             200 => "OK",
             400 => "Bad Request",
             401 => "Unauthorized",
+            409 => "Conflict",
+            410 => "Gone",
             403 => "Forbidden",
             404 => "Not Found",
             418 => "I'm a teapot",
             429 => "Too Many Requests",
             500 => "Internal Server Error",
+            502 => "Bad Gateway",
             503 => "Service Unavailable",
+            504 => "Gateway Timeout",
             _ => "Status",
         };
         out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", self.status).as_bytes());
@@ -318,7 +341,7 @@ async fn serve(shared: &Arc<Shared>, role: Role, mut stream: Stream, peer: IpAdd
             match timeout(Duration::from_secs(90), read_request(&mut stream, &mut buf)).await {
                 Ok(Ok(Some((request, used)))) => {
                     buf.drain(..used);
-                    Request { peer, tls, ..request }
+                    Request { peer, tls, read_at: std::time::Instant::now(), ..request }
                 }
                 Ok(Ok(None)) | Err(_) => return,
                 Ok(Err(status)) => {
@@ -350,9 +373,23 @@ async fn serve(shared: &Arc<Shared>, role: Role, mut stream: Stream, peer: IpAdd
             }
             return;
         }
-        let mut response = match role {
-            Role::Venue(venue) => shared.world().rest(venue, &request),
-            Role::Control => crate::control::handle(shared, &request),
+        let response = match role {
+            Role::Venue(venue) => answer(shared, venue, &request).await,
+            Role::Control => Ok(crate::control::handle(shared, &request)),
+        };
+        let mut response = match response {
+            Ok(response) => response,
+            Err(Silence::Reset) => {
+                stream.reset_on_close();
+                return;
+            }
+            Err(Silence::Close) => return,
+            Err(Silence::Hang) => {
+                // The client gives up first; bytes it may still send change nothing.
+                let mut sink = [0u8; 4_096];
+                while !matches!(stream.read(&mut sink).await, Ok(0) | Err(_)) {}
+                return;
+            }
         };
         response.close |=
             request.header("connection").is_some_and(|c| c.eq_ignore_ascii_case("close"));
@@ -369,6 +406,35 @@ async fn serve(shared: &Arc<Shared>, role: Role, mut stream: Stream, peer: IpAdd
             let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
             return;
         }
+    }
+}
+
+/// How a request stays unanswered.
+pub(crate) enum Silence {
+    Reset,
+    Close,
+    Hang,
+}
+
+/// Answers one request of a venue's client, as late and as wrongly as its fate wants.
+async fn answer(
+    shared: &Arc<Shared>,
+    venue: Venue,
+    request: &Request,
+) -> Result<Response, Silence> {
+    let fate = shared.world().rest_fate(venue, request);
+    if fate.before_ns > 0 {
+        sleep(Duration::from_nanos(fate.before_ns)).await;
+    }
+    let response = shared.world().rest(venue, request, &fate);
+    if fate.after_ns > 0 {
+        sleep(Duration::from_nanos(fate.after_ns)).await;
+    }
+    match fate.answer {
+        Answer::None => Err(Silence::Hang),
+        Answer::Reset { close: true } => Err(Silence::Close),
+        Answer::Reset { close: false } => Err(Silence::Reset),
+        _ => Ok(response),
     }
 }
 
@@ -443,6 +509,7 @@ fn parse_head(buf: &[u8]) -> Result<Option<(Request, usize, usize)>, u16> {
         body: Vec::new(),
         peer: IpAddr::from([127, 0, 0, 1]),
         tls: false,
+        read_at: std::time::Instant::now(),
     };
     Ok(Some((request, head, body)))
 }
@@ -473,6 +540,8 @@ async fn pump(
     let mut flush = false;
     let mut next: Option<crate::hub::Item> = None;
     let mut end = End::No;
+    // Where in `out` marked messages end, to note when their bytes were handed over.
+    let mut marks: VecDeque<(usize, Mark)> = VecDeque::new();
     while end != End::Reset {
         if outbox.queued.load(Ordering::Relaxed) > usize::MAX / 4 {
             end = End::Reset;
@@ -487,6 +556,9 @@ async fn pump(
         {
             outbox.queued.fetch_sub(item.bytes, Ordering::Relaxed);
             end = frame(item.out, &mut out);
+            if let Some(mark) = item.mark {
+                marks.push_back((out.len(), mark));
+            }
             continue;
         }
         let room = out.len() - done < WRITE_BATCH && end == End::No;
@@ -504,6 +576,9 @@ async fn pump(
                 Ok(Some(n)) => {
                     done += n;
                     flush = true;
+                    if marks.front().is_some_and(|(at, _)| *at <= done) {
+                        shared.note_sent(id, &mut marks, done);
+                    }
                     if done == out.len() {
                         out.clear();
                         done = 0;
@@ -517,8 +592,9 @@ async fn pump(
             read = rd.read(&mut chunk), if end == End::No => match read {
                 Ok(0) | Err(_) => break,
                 Ok(n) => {
+                    let read_at = std::time::Instant::now();
                     incoming.push(&chunk[..n]);
-                    if !deliver(shared, id, &mut incoming) {
+                    if !deliver(shared, id, &mut incoming, read_at) {
                         end = End::Drain;
                     }
                 }
@@ -574,10 +650,20 @@ fn frame(item: Out, out: &mut Vec<u8>) -> End {
 }
 
 /// Hands whole messages to the world; `false` ends reading.
-fn deliver(shared: &Arc<Shared>, id: u64, incoming: &mut ws::Reader) -> bool {
+fn deliver(
+    shared: &Arc<Shared>,
+    id: u64,
+    incoming: &mut ws::Reader,
+    read_at: std::time::Instant,
+) -> bool {
     loop {
         match incoming.next() {
-            Ok(Some(message)) => shared.world().message(id, message),
+            Ok(Some(message)) => {
+                let wait = shared.world().message(id, message, read_at);
+                if let Some(wait) = wait {
+                    wake(shared, wait);
+                }
+            }
             Ok(None) => return true,
             Err(breach) => {
                 shared.world().breach(id, breach);
@@ -585,4 +671,13 @@ fn deliver(shared: &Arc<Shared>, id: u64, incoming: &mut ws::Reader) -> bool {
             }
         }
     }
+}
+
+/// Runs what the world deferred, when it is due.
+fn wake(shared: &Arc<Shared>, wait: Duration) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        sleep(wait).await;
+        shared.world().run_deferred();
+    });
 }

@@ -25,6 +25,16 @@ impl Grid {
         (mantissa > 0).then_some(Self { mantissa, decimals })
     }
 
+    /// Returns the same step with no digit that it does not need.
+    #[must_use]
+    pub fn reduced(mut self) -> Self {
+        while self.decimals > 0 && self.mantissa % 10 == 0 {
+            self.mantissa /= 10;
+            self.decimals -= 1;
+        }
+        self
+    }
+
     /// Returns `steps` as a float, for the model and for figures nobody trades on.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "model arithmetic, not wire arithmetic")]

@@ -1,32 +1,42 @@
-//! All state of a run behind one lock: market, truth, faces, faults; and the tick that moves it.
+//! All state of a run behind one lock: market, desk, truth, faces, faults; and the tick that moves it.
 //!
-//! Invariant: the book, the truth and the messages about an event change under one hold of the lock, so
-//! that a REST snapshot, a stream and the control port never disagree.
+//! Invariant: the book, the accounts, the truth and the messages about an event change under one hold of the lock,
+//! so that a REST snapshot, a stream and the control port never disagree. What an order did to the book and to its
+//! owner is told before the lock is given back.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::SimError;
+use crate::amount::Amount;
 use crate::binance::Binance;
 use crate::book::Side;
 use crate::captures::Player;
 use crate::coinbase::Coinbase;
 use crate::config::{SimConfig, Source, Venue};
-use crate::faults::{Fault, Kind};
+use crate::exchange::{Balance, Desk, Ended, Mode, What};
+use crate::faults::{Answer, Class, Fate, Fault, Kind, Refused};
 use crate::hub::{ConnId, Hub, Out, Outbox};
+use crate::keys::Registry;
 use crate::kraken::Kraken;
-use crate::market::{Change, Event, MS, Market, Status};
+use crate::market::{Change, Event, MS, Market, Status, rng};
 use crate::net::{Refusal, Request, Response};
+use crate::observe::{Arrival, Observations, Wants};
 use crate::truth::Truth;
 use crate::ws::{Breach, Incoming};
 
 /// What a face needs to answer and to send.
 pub(crate) struct Ctx<'a> {
     pub cfg: &'a SimConfig,
-    pub market: &'a Market,
+    pub market: &'a mut Market,
+    pub desk: &'a mut Desk,
+    pub keys: &'a mut Registry,
     pub truth: &'a [Truth],
     pub hub: &'a mut Hub,
     /// UNIX nanoseconds.
@@ -35,6 +45,61 @@ pub(crate) struct Ctx<'a> {
     pub uptime_ns: u64,
     /// In capture mode: whether the tape is running or over.
     pub tape: Tape<'a>,
+    /// What becomes of the request at hand.
+    pub fate: Fate,
+    /// When its bytes were read.
+    pub arrived_ns: u64,
+    /// Replies to a private request; they leave as its fate wants it.
+    pub replies: Vec<(ConnId, Bytes)>,
+    /// Balances as they were when a fault froze them.
+    stale: &'a [BTreeMap<String, Balance>],
+}
+
+impl Ctx<'_> {
+    /// Balances of an account as its venue shows them.
+    pub fn balances(&self, account: usize) -> BTreeMap<String, Balance> {
+        let owner = &self.desk.accounts()[account];
+        let faults = &self.hub.faults;
+        let wrong = faults
+            .active()
+            .iter()
+            .map(|a| &a.fault)
+            .find(|f| {
+                f.kind == Kind::WrongBalances
+                    && f.takes_venue(owner.venue)
+                    && f.takes_account(Some(&owner.name))
+            })
+            .map(|f| f.mode.as_deref() == Some("stale"));
+        match wrong {
+            None => owner.balances.clone(),
+            Some(true) => self.stale.get(account).cloned().unwrap_or_default(),
+            Some(false) => owner.balances.keys().map(|a| (a.clone(), Balance::default())).collect(),
+        }
+    }
+
+    /// Whether queries may see an order yet.
+    pub fn is_visible(&self, order: usize) -> bool {
+        self.desk.orders()[order].visible_ns <= self.now
+    }
+}
+
+/// A private request, seen from outside: enough to count it and to decide its fate.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    pub wants: Option<Wants>,
+    pub account: Option<usize>,
+    pub symbol: String,
+    pub client_id: String,
+    pub worth: Option<(String, Amount)>,
+}
+
+/// Something that waits for its time.
+#[derive(Debug)]
+enum Deferred {
+    /// A message to carry out.
+    Run { id: ConnId, text: String, fate: Box<Fate>, arrived_ns: u64 },
+    /// A reply to send.
+    Reply { id: ConnId, body: Bytes },
 }
 
 /// What a face needs to know of the capture player.
@@ -61,6 +126,9 @@ pub(crate) struct Cue {
 pub(crate) struct World {
     pub cfg: SimConfig,
     pub market: Market,
+    pub desk: Desk,
+    pub keys: Registry,
+    pub seen: Observations,
     pub truth: Vec<Truth>,
     pub hub: Hub,
     pub binance: Binance,
@@ -80,6 +148,11 @@ pub(crate) struct World {
     frozen: BTreeMap<usize, Event>,
     /// Times at which planned closes are due.
     closing: Vec<(u64, ConnId)>,
+    deferred: Vec<(u64, u64, Deferred)>,
+    deferred_total: u64,
+    stale: Vec<BTreeMap<String, Balance>>,
+    /// Whether replies or reports leave first: the venues promise neither.
+    rng: ChaCha8Rng,
 }
 
 const SCRIPT_MAX: usize = 10_000;
@@ -101,7 +174,21 @@ impl World {
             .iter()
             .map(|i| Truth::new(now, cfg.truth_s, &i.book, i.update_id))
             .collect();
+        let mut desk = Desk::new(cfg.seed, cfg.accounts.fee_asset_price);
+        let keys = Registry::build(&cfg.keys, |name, client, venue| {
+            desk.find_account(name, venue).unwrap_or_else(|| {
+                let mut opening = cfg.opening(venue);
+                if let Some(chosen) = client.balances.get(&venue) {
+                    opening.extend(chosen.iter().map(|(a, amount)| (a.clone(), *amount)));
+                }
+                desk.open_account(name, venue, cfg.fee_tier(venue), opening)
+            })
+        })?;
         let mut world = Self {
+            desk,
+            keys,
+            seen: Observations::default(),
+            rng: rng(cfg.seed, 8),
             binance: Binance::new(&cfg, &market),
             coinbase: Coinbase::new(&cfg, &market),
             kraken: Kraken::new(&cfg, &market),
@@ -119,11 +206,19 @@ impl World {
             market_at_ns: 0,
             frozen: BTreeMap::new(),
             closing: Vec::new(),
+            deferred: Vec::new(),
+            deferred_total: 0,
+            stale: Vec::new(),
         };
         if let Some(player) = &mut world.player {
             player.prepare(&mut world.market, &mut world.truth, now);
         }
         Ok(world)
+    }
+
+    /// The clock's start: the monotonic instant and the UNIX time that belong together.
+    pub fn started(&self) -> (Instant, u64) {
+        (self.started, self.started_unix_ns)
     }
 
     /// UNIX nanoseconds, monotonic: steps of the machine's clock do not reach the market.
@@ -152,7 +247,13 @@ impl World {
         };
         let ctx = Ctx {
             cfg: &self.cfg,
-            market: &self.market,
+            market: &mut self.market,
+            desk: &mut self.desk,
+            keys: &mut self.keys,
+            fate: Fate::default(),
+            arrived_ns: self.last_ns,
+            replies: Vec::new(),
+            stale: &self.stale,
             truth: &self.truth,
             hub: &mut self.hub,
             now: self.last_ns,
@@ -180,8 +281,12 @@ impl World {
         self.market_at_ns = until;
         while let Some(event) = self.market.next(until) {
             let at = self.now();
+            let event = self.desk.react(&mut self.market, at, event);
             self.publish(at, event);
         }
+        self.run_deferred();
+        self.desk.advance(&mut self.market, now);
+        self.settle(Vec::new());
         self.play();
         self.hub.tick();
         let (mut ctx, binance, coinbase, kraken) = self.split();
@@ -208,6 +313,50 @@ impl World {
             Venue::Binance => self.binance.has_subscriber(),
             Venue::Coinbase => self.coinbase.has_subscriber(),
             Venue::Kraken => self.kraken.has_subscriber(),
+        }
+    }
+
+    /// Publishes what orders did to the books, and tells owners and askers; who hears first is drawn.
+    fn settle(&mut self, replies: Vec<(ConnId, Bytes)>) {
+        for event in self.desk.take_events() {
+            let at = self.now();
+            self.publish(at, event);
+        }
+        let reports = self.desk.take_reports();
+        if reports.is_empty() && replies.is_empty() {
+            return;
+        }
+        let replies_first = self.rng.random::<bool>();
+        if replies_first {
+            self.reply(&replies);
+        }
+        for report in &reports {
+            let account = &self.desk.accounts()[report.account];
+            let (venue, name) = (account.venue, account.name.clone());
+            let seen = self.seen.of(report.account);
+            seen.open_max = seen.open_max.max(account.open.len());
+            if let What::Trade(order, fill) = &report.what {
+                let exposure = self.seen.exposure.entry(name).or_default();
+                let sign = if fill.side == Side::Bid { 1 } else { -1 };
+                exposure.add(&order.base, Amount(fill.qty.0 * sign));
+                exposure.add(&order.quote, Amount(-fill.cost.0 * sign));
+                exposure.add(&fill.fee_asset, -fill.fee);
+            }
+            let (mut ctx, binance, coinbase, kraken) = self.split();
+            match venue {
+                Venue::Binance => binance.on_report(&mut ctx, report),
+                Venue::Coinbase => coinbase.on_report(&mut ctx, report),
+                Venue::Kraken => kraken.on_report(&mut ctx, report),
+            }
+        }
+        if !replies_first {
+            self.reply(&replies);
+        }
+    }
+
+    fn reply(&mut self, replies: &[(ConnId, Bytes)]) {
+        for (id, body) in replies {
+            self.hub.send(*id, Class::Reply, "", body.clone());
         }
     }
 
@@ -416,9 +565,39 @@ impl World {
                 false
             }
             Kind::Maintenance => {
-                let (mut ctx, _, _, kraken) = self.split();
-                kraken.set_system(&mut ctx, fault.mode.as_deref().unwrap_or("maintenance"));
+                self.set_modes(fault, fault.mode.as_deref().unwrap_or("maintenance"));
                 false
+            }
+            Kind::WrongBalances => {
+                self.stale = self.desk.accounts().iter().map(|a| a.balances.clone()).collect();
+                false
+            }
+            Kind::SessionExpiry => {
+                let (mut ctx, binance, _, kraken) = self.split();
+                if fault.takes_venue(Venue::Binance) {
+                    binance.expire_sessions(&mut ctx);
+                }
+                if fault.takes_venue(Venue::Kraken) {
+                    kraken.expire_sessions();
+                }
+                true
+            }
+            Kind::StreamDrop | Kind::UserReplay => {
+                let out = match fault.mode.as_deref() {
+                    Some("close") => Out::Close(1001, String::new()),
+                    _ => Out::Reset,
+                };
+                let count = usize::try_from(fault.count.unwrap_or(1_000)).unwrap_or(1_000);
+                let ids: Vec<ConnId> = self
+                    .connections(fault)
+                    .into_iter()
+                    .filter(|id| {
+                        let link = self.hub.links.get(id);
+                        link.is_some_and(|l| fault.takes_account(l.account.as_deref()))
+                    })
+                    .collect();
+                self.hub.act_on_users(fault.kind, &ids, count, &out);
+                true
             }
             _ => false,
         }
@@ -444,15 +623,56 @@ impl World {
                     }
                 }
             }
-            Kind::Maintenance => {
-                let still = self.hub.faults.state(Kind::Maintenance, Venue::Kraken, None);
-                let system = still.map_or("online", |f| f.mode.as_deref().unwrap_or("maintenance"));
-                let system = system.to_owned();
-                let (mut ctx, _, _, kraken) = self.split();
-                kraken.set_system(&mut ctx, &system);
-            }
+            Kind::Maintenance => self.set_modes(fault, "online"),
             _ => {}
         }
+    }
+
+    /// Changes what the venues of a fault take, and lets them say so; a fault that still runs wins.
+    fn set_modes(&mut self, fault: &Fault, mode: &str) {
+        for venue in Venue::ALL.into_iter().filter(|v| fault.takes_venue(*v)) {
+            let still = self.hub.faults.state(Kind::Maintenance, venue, None);
+            let mode =
+                still.map_or(mode, |f| f.mode.as_deref().unwrap_or("maintenance")).to_owned();
+            self.desk.set_mode(venue, Mode::from_name(&mode));
+            let insts: Vec<usize> = (0..self.market.instruments().len())
+                .filter(|i| self.market.instruments()[*i].spec.venue == venue)
+                .collect();
+            let (mut ctx, _, coinbase, kraken) = self.split();
+            match venue {
+                Venue::Binance => {}
+                Venue::Coinbase => insts.iter().for_each(|i| coinbase.on_status(&mut ctx, *i)),
+                Venue::Kraken => {
+                    kraken.set_system(&mut ctx, &mode);
+                    insts.iter().for_each(|i| kraken.on_status(&mut ctx, *i));
+                }
+            }
+        }
+    }
+
+    /// Tells the rules of an instrument anew after they changed.
+    pub fn tell_rules(&mut self, inst: usize) {
+        let venue = self.market.instruments()[inst].spec.venue;
+        let (mut ctx, _, coinbase, kraken) = self.split();
+        match venue {
+            // Binance has no stream of rules: exchangeInfo tells.
+            Venue::Binance => {}
+            Venue::Coinbase => coinbase.on_status(&mut ctx, inst),
+            Venue::Kraken => kraken.on_status(&mut ctx, inst),
+        }
+    }
+
+    /// Publishes what the control port did to books and accounts.
+    pub fn settle_control(&mut self) {
+        self.settle(Vec::new());
+    }
+
+    /// Ends all open orders of an account as the venue's own act.
+    pub fn venue_cancel(&mut self, account: usize) -> usize {
+        let now = self.now();
+        let ended = self.desk.cancel_all(&mut self.market, now, account, None, Ended::Venue);
+        self.settle(Vec::new());
+        ended.len()
     }
 
     fn set_status(&mut self, inst: usize, status: Status) {
@@ -503,20 +723,151 @@ impl World {
         }
     }
 
-    /// Takes one message of a client.
-    pub fn message(&mut self, id: ConnId, message: Incoming) {
-        self.now();
-        let Some(venue) = self.hub.links.get(&id).map(|l| l.venue) else { return };
+    /// Takes one message of a client; returns how long something it caused must wait, if it must.
+    pub fn message(&mut self, id: ConnId, message: Incoming, read_at: Instant) -> Option<Duration> {
+        let now = self.now();
+        let venue = self.hub.links.get(&id).map(|l| l.venue)?;
         if let Incoming::Close(code) = message {
             self.hub.control(id, Out::Close(code.unwrap_or(1000), String::new()));
-            return;
+            return None;
+        }
+        let arrived_ns = unix_at(self.started(), read_at);
+        if let Incoming::Text(text) = &message {
+            let (ctx, binance, _, kraken) = self.split();
+            let look = match venue {
+                Venue::Binance => binance.look_ws(&ctx, id, text),
+                Venue::Coinbase => None,
+                Venue::Kraken => kraken.look_ws(&ctx, text),
+            };
+            if let Some(look) = look {
+                let fate = self.decide(venue, look, arrived_ns);
+                let text = text.clone();
+                if fate.before_ns > 0 {
+                    let due = now + fate.before_ns;
+                    return Some(
+                        self.defer(
+                            due,
+                            Deferred::Run { id, text, fate: Box::new(fate), arrived_ns },
+                        ),
+                    );
+                }
+                return self.perform(id, text, fate, arrived_ns);
+            }
         }
         let (mut ctx, binance, coinbase, kraken) = self.split();
+        ctx.arrived_ns = arrived_ns;
         match venue {
             Venue::Binance => binance.message(&mut ctx, id, message),
             Venue::Coinbase => coinbase.message(&mut ctx, id, message),
             Venue::Kraken => kraken.message(&mut ctx, id, message),
         }
+        let replies = std::mem::take(&mut ctx.replies);
+        self.settle(replies);
+        None
+    }
+
+    /// Counts a private request and decides its fate.
+    fn decide(&mut self, venue: Venue, look: Look, arrived_ns: u64) -> Fate {
+        let Some(wants) = look.wants else { return Fate::default() };
+        let owner = look.account.map(|a| self.desk.accounts()[a].name.clone());
+        let mut fate = if self.hub.faults.is_idle() {
+            Fate::default()
+        } else {
+            let now = self.last_ns;
+            self.hub.faults.fate(venue, owner.as_deref(), &look.symbol, wants, now)
+        };
+        if wants != Wants::Query {
+            let [before, after] = self.cfg.order_delays_ns(venue);
+            fate.before_ns += before;
+            fate.after_ns += after;
+        }
+        if let Some(account) = look.account {
+            let seen = self.seen.of(account);
+            seen.arrival(Arrival {
+                at_ns: arrived_ns,
+                wants,
+                symbol: look.symbol,
+                client_id: look.client_id,
+                worth: look.worth,
+            });
+            let limited = matches!(fate.answer, Answer::Refused(Refused::RateLimit(_)));
+            seen.limited_total += u64::from(limited);
+            seen.refused_total += u64::from(matches!(fate.answer, Answer::Refused(_)));
+        }
+        fate
+    }
+
+    fn defer(&mut self, due: u64, what: Deferred) -> Duration {
+        self.deferred_total += 1;
+        self.deferred.push((due, self.deferred_total, what));
+        Duration::from_nanos(due.saturating_sub(self.last_ns))
+    }
+
+    /// Does what was deferred and is due, in order.
+    pub fn run_deferred(&mut self) {
+        let now = self.now();
+        loop {
+            let next = self
+                .deferred
+                .iter()
+                .enumerate()
+                .filter(|(_, (due, _, _))| *due <= now)
+                .min_by_key(|(_, (due, n, _))| (*due, *n));
+            let Some((at, _)) = next else { return };
+            match self.deferred.swap_remove(at).2 {
+                Deferred::Run { id, text, fate, arrived_ns } => {
+                    // What it defers in turn is run by a later tick.
+                    self.perform(id, text, *fate, arrived_ns);
+                }
+                Deferred::Reply { id, body } => self.hub.send(id, Class::Reply, "", body),
+            }
+        }
+    }
+
+    /// Carries out a private message under its fate.
+    fn perform(
+        &mut self,
+        id: ConnId,
+        text: String,
+        fate: Fate,
+        arrived_ns: u64,
+    ) -> Option<Duration> {
+        let venue = self.hub.links.get(&id).map(|l| l.venue)?;
+        let (answer, after_ns, skipped) = (fate.answer.clone(), fate.after_ns, fate.skipped);
+        let (mut ctx, binance, coinbase, kraken) = self.split();
+        (ctx.fate, ctx.arrived_ns) = (fate, arrived_ns);
+        if !skipped {
+            let message = Incoming::Text(text.clone());
+            match venue {
+                Venue::Binance => binance.message(&mut ctx, id, message),
+                Venue::Coinbase => coinbase.message(&mut ctx, id, message),
+                Venue::Kraken => kraken.message(&mut ctx, id, message),
+            }
+        }
+        let mut replies = std::mem::take(&mut ctx.replies);
+        match &answer {
+            Answer::Normal => {}
+            Answer::None | Answer::Reset { .. } => replies.clear(),
+            wrong @ (Answer::Ambiguous(_) | Answer::Refused(_)) => {
+                let body = match venue {
+                    Venue::Binance => binance.wrong_answer(&ctx, &text, wrong),
+                    _ => kraken.wrong_answer(&ctx, &text, wrong),
+                };
+                replies = vec![(id, Bytes::from(body))];
+            }
+        }
+        let mut wait = None;
+        if after_ns > 0 {
+            let due = self.last_ns + after_ns;
+            for (id, body) in std::mem::take(&mut replies) {
+                wait = Some(self.defer(due, Deferred::Reply { id, body }));
+            }
+        }
+        if let Answer::Reset { close } = answer {
+            self.hub.push(id, if close { Out::Close(1001, String::new()) } else { Out::Reset });
+        }
+        self.settle(replies);
+        wait
     }
 
     /// Ends a connection that broke the WebSocket protocol.
@@ -533,12 +884,26 @@ impl World {
         self.kraken.closed(id);
     }
 
+    /// Decides the fate of a REST request that is about to be answered.
+    pub fn rest_fate(&mut self, venue: Venue, request: &Request) -> Fate {
+        self.now();
+        let arrived_ns = unix_at(self.started(), request.read_at);
+        let (ctx, binance, coinbase, kraken) = self.split();
+        let look = match venue {
+            Venue::Binance => binance.look(&ctx, request),
+            Venue::Coinbase => coinbase.look(&ctx, request),
+            Venue::Kraken => kraken.look(&ctx, request),
+        };
+        look.map_or_else(Fate::default, |look| self.decide(venue, look, arrived_ns))
+    }
+
     /// Answers a REST request.
-    pub fn rest(&mut self, venue: Venue, request: &Request) -> Response {
+    pub fn rest(&mut self, venue: Venue, request: &Request, fate: &Fate) -> Response {
         self.now();
         if let Refusal::Http(status) = self.refusal(venue) {
             return Response::html(status, "<html><body>unavailable</body></html>");
         }
+        let arrived_ns = unix_at(self.started(), request.read_at);
         let spoilt = self.hub.faults.state(Kind::HttpStatus, venue, None).cloned();
         let (mut ctx, binance, coinbase, kraken) = self.split();
         if let Some(fault) = spoilt {
@@ -554,11 +919,24 @@ impl World {
                 Venue::Kraken => kraken.error_page(status),
             };
         }
-        match venue {
-            Venue::Binance => binance.rest(&mut ctx, request),
-            Venue::Coinbase => coinbase.rest(&mut ctx, request),
-            Venue::Kraken => kraken.rest(&mut ctx, request),
+        (ctx.fate, ctx.arrived_ns) = (fate.clone(), arrived_ns);
+        let mut response = Response::json(200, String::new());
+        if !fate.skipped {
+            response = match venue {
+                Venue::Binance => binance.rest(&mut ctx, request),
+                Venue::Coinbase => coinbase.rest(&mut ctx, request),
+                Venue::Kraken => kraken.rest(&mut ctx, request),
+            };
         }
+        if matches!(fate.answer, Answer::Ambiguous(_) | Answer::Refused(_)) {
+            response = match venue {
+                Venue::Binance => binance.wrong_response(&ctx, &fate.answer),
+                Venue::Coinbase => coinbase.wrong_response(&ctx, request, &fate.answer),
+                Venue::Kraken => kraken.wrong_response(&ctx, &fate.answer),
+            };
+        }
+        self.settle(Vec::new());
+        response
     }
 }
 
@@ -604,6 +982,12 @@ pub(crate) fn changes_of(changes: &[Change], side: Side) -> Vec<(i64, i64)> {
         changes.iter().filter(|c| c.side == side).map(|c| (c.px, c.new)).collect();
     rows.sort_by_key(|(px, _)| std::cmp::Reverse(side.key(*px)));
     rows
+}
+
+/// UNIX nanoseconds of an instant, by the clock that began at `started`.
+pub(crate) fn unix_at((started, unix_ns): (Instant, u64), at: Instant) -> u64 {
+    let since = at.saturating_duration_since(started).as_nanos();
+    unix_ns + u64::try_from(since).unwrap_or(0)
 }
 
 /// The machine's wall clock, read once at start.

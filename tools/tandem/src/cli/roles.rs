@@ -31,9 +31,19 @@ pub struct SimArgs {
     /// How fast recordings are played: recorded, asap, or a factor.
     #[arg(long, default_value = "recorded")]
     pace: String,
-    /// Where the simulator's certificate authority is written.
-    #[arg(long, value_name = "FILE")]
+    /// Where the simulator's certificate authority is written; its key goes beside it as FILE.key, and a pair
+    /// that is there already is used again.
+    #[arg(long, visible_alias = "ca-out", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Clients' keys as JSON: each client gets an account at each venue it has a key of.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Written once everything listens: where each venue's REST and WebSocket roles are, as JSON.
+    #[arg(long, value_name = "FILE")]
+    urls: Option<PathBuf>,
+    /// Name the TLS listeners in the file of --urls instead of the plain ones.
+    #[arg(long, requires = "urls")]
+    tls: bool,
     /// First of seven ports (plain and TLS of each venue, control); default: any free ones.
     #[arg(long, value_name = "PORT")]
     port_base: Option<u16>,
@@ -53,8 +63,18 @@ impl SimArgs {
         if let Some(seed) = self.seed {
             config.seed = seed;
         }
-        if self.ca.is_some() {
-            config.ca_path.clone_from(&self.ca);
+        if let Some(ca) = &self.ca {
+            config.ca_path = Some(ca.clone());
+            let mut key = ca.as_os_str().to_owned();
+            key.push(".key");
+            config.ca_key_path = Some(PathBuf::from(key));
+        }
+        if let Some(path) = &self.keys {
+            let wrong = |error: &dyn std::fmt::Display| {
+                Failure::usage(format!("{}: {error}", path.display()))
+            };
+            let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+            config.keys = tandem_sim::Keys::from_json(&text).map_err(|error| wrong(&error))?;
         }
         if !self.capture.is_empty() {
             let pace = match self.pace.as_str() {
@@ -126,6 +146,9 @@ pub fn sim(args: &SimArgs) -> Done {
         .map_err(Failure::failed)?;
     runtime.block_on(async {
         let handle = tandem_sim::start(config).await.map_err(Failure::failed)?;
+        if let Some(path) = &args.urls {
+            handle.write_urls(path, args.tls).map_err(Failure::failed)?;
+        }
         print(handle.endpoints_json());
         loop {
             tokio::select! {
