@@ -255,12 +255,17 @@ impl Ledger {
         Posting { venue: Some(venue), asset, delta: clamp(delta), after, tag, run, key }
     }
 
-    /// Adds to what is too little to trade and returns what to tell.
-    pub fn add_dust(&mut self, asset: AssetId, delta: i128) -> Posting {
+    /// Adds to what is too little to trade, from or into a round (run 0: none), and returns what to tell.
+    pub fn add_dust(
+        &mut self,
+        asset: AssetId,
+        delta: i128,
+        (run, key): (u32, OrderKey),
+    ) -> Posting {
         let dust = &mut self.dust[usize::from(asset.0)];
         *dust = dust.saturating_add(delta);
         let (delta, after) = (clamp(delta), clamp(*dust));
-        Posting { venue: None, asset, delta, after, tag: Tag::Dust, run: 0, key: OrderKey(0) }
+        Posting { venue: None, asset, delta, after, tag: Tag::Dust, run, key }
     }
 
     /// Returns what is too little to trade of an asset.
@@ -389,7 +394,7 @@ mod tests {
         let posting = ledger.post(Venue::Kraken, AssetId(1), -7, Tag::Fee, name);
         let cause = Record { engine_ts_ns: 5, ..Record::default() };
         assert_eq!(Posting::read(&posting.record(&cause)), Some(posting));
-        let dust = ledger.add_dust(AssetId(1), 3);
+        let dust = ledger.add_dust(AssetId(1), 3, (0, OrderKey(0)));
         assert_eq!(Posting::read(&dust.record(&cause)), Some(dust));
         let pnl = Pnl { day: 3, realised: -4, marked: 5, peak: 6, rounds: 7 };
         assert_eq!(Pnl::read(&pnl.record(AssetId(0), &cause)), Some(pnl));

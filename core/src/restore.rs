@@ -12,10 +12,11 @@
 //!
 //! Not here: what the engine does with it (`trading`), where the journal is read (`tandem`).
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::instrument::Universe;
-use crate::ledger::Posting;
+use crate::ledger::{Posting, Tag};
 use crate::order::{Action, NewOrder, OrderKey, Report};
 use crate::orders::{NO_ROUND, Order, TRADES};
 use crate::record::{Kind, Record, Venue, flag};
@@ -28,13 +29,20 @@ struct Known {
     order: Order,
     terms: Record,
     reports: Vec<Record>,
+    /// It came from a run before the one that is being read.
+    is_carried: bool,
 }
 
-/// What a round, named by its run and number, has moved of an asset at a venue.
+/// A round by its run and number.
+type RoundName = (u32, u64);
+
+/// Fills whose round was over: the next orphan round is theirs.
+const NEXT_ORPHAN: RoundName = (0, u64::MAX);
+
+/// What a round has moved of an asset at a venue.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
-    run: u32,
-    round: u64,
+    round: RoundName,
     venue: u8,
     asset: u16,
     amount: i128,
@@ -44,11 +52,17 @@ struct Flow {
 #[derive(Debug)]
 struct Gathering<'a> {
     universe: &'a Universe,
-    postings: Vec<Record>,
+    postings: BTreeMap<(u8, u16), Record>,
     pnl: Option<Record>,
-    orders: Vec<Known>,
+    orders: BTreeMap<(u32, OrderKey), Known>,
     trades: Vec<Record>,
+    trade_ids: BTreeSet<(u16, u64)>,
     flows: Vec<Flow>,
+    orphans: BTreeSet<RoundName>,
+    settled: BTreeSet<RoundName>,
+    /// The round that restored leftovers belong to.
+    restored: RoundName,
+    is_restoring: bool,
     group: Vec<Record>,
 }
 
@@ -58,11 +72,16 @@ struct Gathering<'a> {
 pub fn collect(universe: &Universe, journal: impl Iterator<Item = Record>) -> Vec<Record> {
     let mut gathering = Gathering {
         universe,
-        postings: Vec::new(),
+        postings: BTreeMap::new(),
         pnl: None,
-        orders: Vec::new(),
+        orders: BTreeMap::new(),
         trades: Vec::new(),
+        trade_ids: BTreeSet::new(),
         flows: Vec::new(),
+        orphans: BTreeSet::new(),
+        settled: BTreeSet::new(),
+        restored: NEXT_ORPHAN,
+        is_restoring: false,
         group: Vec::new(),
     };
     for record in journal {
@@ -89,51 +108,56 @@ fn carried(record: &Record) -> Record {
 impl Gathering<'_> {
     fn take(&mut self, record: &Record) {
         match record.kind() {
-            Some(Kind::Restore) => self.take_restored(record),
-            Some(Kind::OrderNew) => self.take_order(record),
+            Some(Kind::Restore) => {
+                if !self.is_restoring {
+                    // Another run begins, and all that counts of the earlier ones is given to it.
+                    self.flows.clear();
+                    self.orders.clear();
+                    self.restored = NEXT_ORPHAN;
+                    self.is_restoring = true;
+                }
+                self.take_restored(record);
+            }
+            Some(Kind::OrderNew) => self.take_order(record, false),
             Some(Kind::Ledger) => self.take_posting(record),
             Some(Kind::Pnl) => self.pnl = Some(*record),
             Some(Kind::Round) => self.take_round(record),
-            _ => self.take_report(record, true),
+            _ => {
+                self.is_restoring &= record.has(flag::OUTPUT);
+                self.take_report(record, true);
+            }
         }
     }
 
-    /// What an earlier run was given: of its orders alone. Its balances and results were told by it
-    /// again, and so were its fills' ids.
+    /// What an earlier run was given: of its orders and rounds alone. Its balances and results were told
+    /// by it again, and so were its fills' ids.
     fn take_restored(&mut self, record: &Record) {
         let inner = Record { kind: record.part, part: 0, ..*record };
         match inner.kind() {
-            Some(Kind::OrderNew) => self.take_order(&inner),
+            Some(Kind::OrderNew) => self.take_order(&inner, true),
             Some(Kind::Round) => {
-                // Of no run that still counts rounds: run 0 is everything from before.
-                self.flow(0, 0, inner.venue, inner.asset, inner.data[0].into());
+                self.flow(self.restored, inner.venue, inner.asset, inner.data[0].into());
             }
             Some(Kind::Ledger | Kind::Pnl) => {}
             _ => self.take_report(&inner, false),
         }
     }
 
-    fn take_order(&mut self, record: &Record) {
+    fn take_order(&mut self, record: &Record, is_carried: bool) {
         let Some(terms) = NewOrder::read(record) else { return };
-        if self.find(terms.run, terms.key).is_none() {
-            let order = Order::new(terms, NO_ROUND, record.engine_ts_ns);
-            self.orders.push(Known { order, terms: *record, reports: Vec::new() });
-        }
-    }
-
-    fn find(&mut self, run: u32, key: OrderKey) -> Option<&mut Known> {
-        let same = |k: &&mut Known| (k.order.terms.run, k.order.terms.key) == (run, key);
-        self.orders.iter_mut().rev().find(same)
+        let order = Order::new(terms, NO_ROUND, record.engine_ts_ns);
+        let known = Known { order, terms: *record, reports: Vec::new(), is_carried };
+        self.orders.entry((terms.run, terms.key)).or_insert(known);
     }
 
     fn take_posting(&mut self, record: &Record) {
-        if Posting::read(record).is_none() {
-            return;
-        }
-        let account = |r: &Record| (r.venue, r.asset);
-        match self.postings.iter_mut().find(|known| account(known) == account(record)) {
-            Some(known) => *known = *record,
-            None => self.postings.push(*record),
+        let Some(posting) = Posting::read(record) else { return };
+        self.postings.insert((record.venue, record.asset), *record);
+        // Dust that goes back into a round is that round's leftover.
+        let round = (posting.run, posting.key.round());
+        if posting.tag == Tag::Dust && posting.run != 0 && !self.settled.contains(&round) {
+            let amount = -i128::from(posting.delta.0);
+            self.flow(round, Venue::Binance as u8, record.asset, amount);
         }
     }
 
@@ -146,8 +170,18 @@ impl Gathering<'_> {
             return;
         }
         let Some(report) = RoundReport::decode(&self.group) else { return };
+        let name = (report.run, report.id);
+        if report.is_orphan && self.orphans.insert(name) {
+            for flow in self.flows.iter_mut().filter(|flow| flow.round == NEXT_ORPHAN) {
+                flow.round = name;
+            }
+            if self.is_restoring {
+                self.restored = name;
+            }
+        }
         if report.stage == Stage::Settled {
-            self.flows.retain(|flow| (flow.run, flow.round) != (report.run, report.id));
+            self.flows.retain(|flow| flow.round != name);
+            self.settled.insert(name);
         }
     }
 
@@ -155,77 +189,74 @@ impl Gathering<'_> {
         let Some((run, key, report)) = Report::read(record) else { return };
         let is_fill = matches!(report, Report::Fill { .. });
         if is_fill {
-            let same = |known: &Record| {
-                (known.instrument, known.update_id) == (record.instrument, record.update_id)
-            };
-            if self.trades.iter().any(same) {
+            let is_new = self.trade_ids.insert((record.instrument, record.update_id));
+            let of_open = !books && self.orders.contains_key(&(run, key));
+            if !is_new && !of_open {
                 return;
             }
-            self.trades.push(*record);
+            if is_new {
+                self.trades.push(*record);
+            }
         }
-        let Some(known) = self.find(run, key) else { return };
+        let Some(known) = self.orders.get_mut(&(run, key)) else { return };
         known.order.absorb(&report);
         known.reports.push(*record);
-        if books && let Report::Fill { px, qty, fee, asset, .. } = report {
-            let terms = known.order.terms;
-            let round = terms.key.round();
-            if self.universe.get(terms.instrument).is_none() {
-                return;
-            }
-            let rules = &self.universe.instruments[usize::from(terms.instrument)];
-            let buys = terms.action == Action::Buy;
-            let quote = quote_of(px, qty.0, shift_of(self.universe, terms.instrument), buys);
-            let sign = if buys { 1 } else { -1 };
-            let (base, quote_asset, venue) = (rules.base.0, rules.quote.0, terms.venue as u8);
-            self.flow(run, round, venue, base, i128::from(qty.0) * sign);
-            self.flow(run, round, venue, quote_asset, -quote * sign);
-            self.flow(run, round, venue, asset, -i128::from(fee.0));
+        let (terms, is_carried) = (known.order.terms, known.is_carried);
+        if known.order.is_settled() {
+            known.reports = Vec::new();
         }
+        let Report::Fill { px, qty, fee, asset, .. } = report else { return };
+        let Some(rules) = self.universe.get(terms.instrument).filter(|_| books) else { return };
+        let own = if is_carried { self.restored } else { (run, key.round()) };
+        let round = if self.settled.contains(&own) { NEXT_ORPHAN } else { own };
+        let buys = terms.action == Action::Buy;
+        let quote = quote_of(px, qty.0, shift_of(self.universe, terms.instrument), buys);
+        let sign = if buys { 1 } else { -1 };
+        let (base, quote_asset, venue) = (rules.base.0, rules.quote.0, terms.venue as u8);
+        self.flow(round, venue, base, i128::from(qty.0) * sign);
+        self.flow(round, venue, quote_asset, -quote * sign);
+        self.flow(round, venue, asset, -i128::from(fee.0));
     }
 
-    fn flow(&mut self, run: u32, round: u64, venue: u8, asset: u16, amount: i128) {
-        let same = |f: &&mut Flow| (f.run, f.round, f.venue, f.asset) == (run, round, venue, asset);
+    fn flow(&mut self, round: RoundName, venue: u8, asset: u16, amount: i128) {
+        let same = |f: &&mut Flow| (f.round, f.venue, f.asset) == (round, venue, asset);
         match self.flows.iter_mut().find(same) {
             Some(flow) => flow.amount += amount,
-            None => self.flows.push(Flow { run, round, venue, asset, amount }),
+            None => self.flows.push(Flow { round, venue, asset, amount }),
         }
     }
 
     fn finish(self) -> Vec<Record> {
-        let mut all: Vec<Record> = self.postings.iter().map(carried).collect();
+        let mut all: Vec<Record> = self.postings.values().map(carried).collect();
         all.extend(self.pnl.as_ref().map(carried));
-        let open = || self.orders.iter().filter(|known| !known.order.is_settled());
-        for known in open() {
+        let mut sums: BTreeMap<(u8, u16), i128> = BTreeMap::new();
+        for flow in &self.flows {
+            *sums.entry((flow.venue, flow.asset)).or_default() += flow.amount;
+        }
+        for ((venue, asset), amount) in sums.into_iter().filter(|(_, amount)| *amount != 0) {
+            let amount = crate::ledger::clamp(amount).0;
+            let round = Record::new(Kind::Round, venue, u16::MAX, [amount, 0, 0, 0]);
+            all.push(carried(&Record { asset, ..round }));
+        }
+        let mut of_open = BTreeSet::new();
+        for known in self.orders.values().filter(|known| !known.order.is_settled()) {
             all.push(carried(&known.terms));
-            all.extend(known.reports.iter().map(carried));
+            for report in &known.reports {
+                all.push(carried(report));
+                of_open.insert((report.instrument, report.update_id));
+            }
         }
         // The most recent trades of each instrument, oldest first; those of open orders are there already.
-        let of_open = |record: &Record| {
-            open().any(|known| {
-                (known.order.terms.run, known.order.terms.key.0) == (record.run, record.data[0])
-            })
-        };
-        let later = |at: usize, instrument: u16| {
-            self.trades[at..].iter().filter(|t| t.instrument == instrument).count()
-        };
-        for (at, trade) in self.trades.iter().enumerate() {
-            if later(at, trade.instrument) <= TRADES && !of_open(trade) {
-                all.push(carried(trade));
+        let mut recent: Vec<&Record> = Vec::new();
+        let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+        for trade in self.trades.iter().rev() {
+            let count = counts.entry(trade.instrument).or_default();
+            *count += 1;
+            if *count <= TRADES && !of_open.contains(&(trade.instrument, trade.update_id)) {
+                recent.push(trade);
             }
         }
-        let mut sums: Vec<Flow> = Vec::new();
-        for flow in &self.flows {
-            match sums.iter_mut().find(|sum| (sum.venue, sum.asset) == (flow.venue, flow.asset)) {
-                Some(sum) => sum.amount += flow.amount,
-                None => sums.push(*flow),
-            }
-        }
-        for sum in sums.iter().filter(|sum| sum.amount != 0) {
-            let amount = crate::ledger::clamp(sum.amount).0;
-            let round = Record::new(Kind::Round, sum.venue, u16::MAX, [amount, 0, 0, 0]);
-            all.push(carried(&Record { asset: sum.asset, ..round }));
-        }
-        debug_assert!(all.iter().all(|r| r.venue == 0 || Venue::from_tag(r.venue).is_some()));
+        all.extend(recent.into_iter().rev().map(carried));
         all
     }
 }

@@ -916,13 +916,15 @@ impl Desk {
         let round = self.rounds.get_mut(place)?;
         (round.is_orphan, round.stage) = (true, Stage::Hedge);
         self.counts.orphans += 1;
+        // Told before anything moves in it: a journal's reader knows by that whose the fill is.
+        self.tell_round(env, place);
         Some(place)
     }
 
     fn keep(&mut self, env: &mut Env<'_>, flows: &Flows) {
         for (_, asset, delta) in flows.items() {
             if *asset != self.limits.numeraire {
-                let posting = self.ledger.add_dust(*asset, *delta);
+                let posting = self.ledger.add_dust(*asset, *delta, (0, OrderKey(0)));
                 env.out.push(posting.record(env.cause));
             }
         }
@@ -1196,7 +1198,8 @@ impl Desk {
         }
         round.flows.each_asset(|asset, amount| {
             if asset != round.start && amount != 0 {
-                let posting = self.ledger.add_dust(asset, amount);
+                let name = (self.limits.run, OrderKey::new(round.id, 0));
+                let posting = self.ledger.add_dust(asset, amount, name);
                 env.out.push(posting.record(env.cause));
             }
         });
@@ -1233,11 +1236,11 @@ impl Desk {
                 continue;
             }
             let Some(place) = self.adopt(env) else { return };
-            let posting = self.ledger.add_dust(asset, -dust);
+            let Some(round) = self.rounds.get_mut(place) else { return };
+            let _ = round.flows.add(wish.venue, asset, dust);
+            let name = (self.limits.run, OrderKey::new(round.id, 0));
+            let posting = self.ledger.add_dust(asset, -dust, name);
             env.out.push(posting.record(env.cause));
-            if let Some(round) = self.rounds.get_mut(place) {
-                let _ = round.flows.add(wish.venue, asset, dust);
-            }
             self.progress_at(env, place);
         }
     }
@@ -1515,7 +1518,7 @@ impl Desk {
                 }
                 self.ledger.post(venue, posting.asset, after, Tag::Carried, name)
             }
-            None => self.ledger.add_dust(posting.asset, after),
+            None => self.ledger.add_dust(posting.asset, after, (0, OrderKey(0))),
         };
         env.out.push(told.record(env.cause));
         true
