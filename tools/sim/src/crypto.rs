@@ -20,13 +20,11 @@ pub(crate) fn hmac_sha256_hex(secret: &[u8], message: &[u8]) -> String {
 }
 
 /// HMAC-SHA-512: Kraken.
-#[cfg_attr(not(test), expect(dead_code, reason = "Kraken and Coinbase ask for it next"))]
 pub(crate) fn hmac_sha512(secret: &[u8], message: &[u8]) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA512, secret);
     hmac::sign(&key, message).as_ref().to_vec()
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "Kraken and Coinbase ask for it next"))]
 pub(crate) fn sha256(message: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, message).as_ref().to_vec()
 }

@@ -126,7 +126,6 @@ pub(crate) enum Proof {
 }
 
 /// A key the venue knows.
-#[expect(dead_code, reason = "Kraken reads its nonces next")]
 #[derive(Clone)]
 pub(crate) struct Key {
     pub text: String,
@@ -167,7 +166,6 @@ impl Registry {
         &self.keys[key]
     }
 
-    #[expect(dead_code, reason = "Kraken notes its nonces next")]
     pub fn get_mut(&mut self, key: usize) -> &mut Key {
         &mut self.keys[key]
     }

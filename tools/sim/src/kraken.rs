@@ -1,4 +1,4 @@
-//! Kraken Spot, market data: WebSocket v2 and public REST (`protocols/kraken.md` 2-4, 7.1, 8).
+//! Kraken Spot: WebSocket v2 and public REST (`protocols/kraken.md` 2-4, 7.1, 8).
 //!
 //! Invariant: a client that applies every `book` message and cuts to its depth holds exactly the top of
 //! the simulator's book, and the message's checksum is that of the best ten levels a side. A level pushed
@@ -7,9 +7,10 @@
 //! Numbers are written with the instrument's full precision (`65000.0`, `0.50000000`), so that both
 //! clients that take the raw text and clients that format anew get the same checksum.
 //!
-//! Not here: orders, executions, balances. They join at [`Kraken::message`] and [`Kraken::rest`].
+//! Not here: private REST (`private`), trading and private channels (`trading`).
 
 mod private;
+mod trading;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -50,6 +51,10 @@ struct Conn {
     tickers: BTreeMap<usize, bool>,
     instruments: bool,
     heartbeats: bool,
+    /// Keys of the tokens used here while they were fresh.
+    tokens: BTreeMap<String, usize>,
+    executions: Option<trading::Private>,
+    balances: Option<trading::Private>,
     /// Subscribed before the tape began.
     on_tape: bool,
 }
@@ -61,6 +66,8 @@ impl Conn {
             || !self.tickers.is_empty()
             || self.instruments
             || self.heartbeats
+            || self.executions.is_some()
+            || self.balances.is_some()
     }
 }
 
@@ -92,6 +99,14 @@ pub(crate) struct Kraken {
     connects: FixedWindow,
     public: Buckets,
     system: String,
+    tokens: BTreeMap<String, trading::Token>,
+    /// Private REST calls by key: when, and the counter then.
+    calls: BTreeMap<usize, (u64, f64)>,
+    /// The matching-engine counter by account and pair.
+    engine: BTreeMap<(usize, usize), (u64, f64)>,
+    amends: usize,
+    /// Balances after each entry told, by account.
+    ledger: BTreeMap<usize, BTreeMap<String, crate::amount::Amount>>,
 }
 
 impl Kraken {
@@ -105,6 +120,11 @@ impl Kraken {
             connects: FixedWindow::new(600),
             public: Buckets::new(cfg.kraken.public_per_s, cfg.kraken.public_burst),
             system: "online".to_owned(),
+            tokens: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            engine: BTreeMap::new(),
+            amends: 0,
+            ledger: BTreeMap::new(),
         }
     }
 
@@ -192,7 +212,12 @@ impl Kraken {
         conn.sent_ns = ctx.now;
         self.conns.insert(id, conn);
         for (class, symbol, body) in replies {
-            ctx.hub.send(id, class, &symbol, Bytes::from(body));
+            match class {
+                // Replies to orders leave as their fate wants it.
+                Class::Any => ctx.replies.push((id, Bytes::from(body))),
+                Class::User => ctx.hub.send_user(id, &symbol, Bytes::from(body)),
+                _ => ctx.hub.send(id, class, &symbol, Bytes::from(body)),
+            }
         }
         self.drop_views();
     }
@@ -226,6 +251,11 @@ impl Kraken {
             "subscribe" | "unsubscribe" => {
                 let call = Call { method, req_id: &req_id, times: &times, params };
                 self.subscription(ctx, id, conn, &call)
+            }
+            method if trading::METHODS.contains(&method) => {
+                let call = Call { method, req_id: &req_id, times: &times, params };
+                let replies = self.trade_request(ctx, conn, &call);
+                replies.into_iter().map(|body| (Class::Any, String::new(), body)).collect()
             }
             other => {
                 let mut name = String::new();
@@ -274,6 +304,9 @@ impl Kraken {
                 return vec![(Class::Reply, String::new(), call.accept(&result))];
             }
             "book" | "trade" | "ticker" => {}
+            "executions" | "balances" => {
+                return self.private_channel(ctx, id, conn, call, channel);
+            }
             other => {
                 let mut name = String::new();
                 write_json_string(other, &mut name);
@@ -649,6 +682,9 @@ impl Kraken {
 
     /// Answers a REST request.
     pub fn rest(&mut self, ctx: &mut Ctx<'_>, request: &Request) -> Response {
+        if let Some(method) = request.path.strip_prefix("/0/private/") {
+            return self.private_rest(ctx, request, method);
+        }
         let Some(method) = request.path.strip_prefix("/0/public/") else {
             return envelope_error("EGeneral:Unknown method");
         };
@@ -919,7 +955,7 @@ fn trade_rows(spec: &Spec, trades: impl Iterator<Item = (u64, Trade)>) -> String
 fn pair_status<'a>(ctx: &'a Ctx<'_>, inst: usize) -> &'a str {
     let it = &ctx.market.instruments()[inst];
     if it.status == Status::Online {
-        return "online";
+        return ctx.desk.mode(VENUE).name();
     }
     match ctx.hub.faults.state(Kind::Halt, VENUE, Some(&it.spec.symbol)) {
         Some(f) if f.mode.as_deref() == Some("cancel_only") => "cancel_only",
@@ -1110,6 +1146,14 @@ fn assets(ctx: &Ctx<'_>, params: &[(String, String)]) -> Result<String, String> 
 }
 
 fn asset_pairs(ctx: &Ctx<'_>, params: &[(String, String)]) -> Result<String, String> {
+    let class = params.iter().find(|(n, _)| n == "aclass_base").map(|(_, v)| v.as_str());
+    if class.is_some_and(|c| c != "currency") {
+        return Ok("{}".to_owned());
+    }
+    // The first tier is what new accounts pay.
+    let percent = |ppm: i64| crate::amount::Amount(i128::from(ppm) * 10_i128.pow(12));
+    let taker = percent(ctx.cfg.kraken.taker_fee_ppm);
+    let maker = percent(ctx.cfg.kraken.maker_fee_ppm);
     let rows: Vec<String> = pairs_of(ctx, params, true)?
         .into_iter()
         .map(|(key, inst)| {
@@ -1120,8 +1164,8 @@ fn asset_pairs(ctx: &Ctx<'_>, params: &[(String, String)]) -> Result<String, Str
                  \"base\":\"{}\",\"aclass_quote\":\"currency\",\"quote\":\"{}\",\"lot\":\"unit\",\
                  \"cost_decimals\":5,\"pair_decimals\":{},\"lot_decimals\":{},\"lot_multiplier\":1,\
                  \"leverage_buy\":[2,3],\"leverage_sell\":[2,3],\
-                 \"fees\":[[0,0.4],[10000,0.35],[50000,0.24],[100000,0.22],[250000,0.2],[500000,0.18],[1000000,0.16],[2500000,0.14],[5000000,0.12],[10000000,0.1]],\
-                 \"fees_maker\":[[0,0.25],[10000,0.2],[50000,0.14],[100000,0.12],[250000,0.1],[500000,0.08],[1000000,0.06],[2500000,0.04],[5000000,0.02],[10000000,0.0]],\
+                 \"fees\":[[0,{taker}],[10000,0.35],[50000,0.24],[100000,0.22],[250000,0.2],[500000,0.18],[1000000,0.16],[2500000,0.14],[5000000,0.12],[10000000,0.1]],\
+                 \"fees_maker\":[[0,{maker}],[10000,0.2],[50000,0.14],[100000,0.12],[250000,0.1],[500000,0.08],[1000000,0.06],[2500000,0.04],[5000000,0.02],[10000000,0.0]],\
                  \"fee_volume_currency\":\"ZUSD\",\"margin_call\":80,\"margin_stop\":40,\"ordermin\":\"{}\",\
                  \"costmin\":\"{}\",\"tick_size\":\"{}\",\"status\":\"{}\",\"long_position_limit\":80,\
                  \"short_position_limit\":80}}",
@@ -1181,7 +1225,7 @@ fn form_or_json(body: &[u8]) -> Vec<(String, String)> {
         Ok(Value::Object(map)) => map
             .into_iter()
             .map(|(name, value)| {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let value = private::text_of(&value);
                 (name, value)
             })
             .collect(),

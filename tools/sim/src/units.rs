@@ -208,6 +208,43 @@ pub fn rfc3339_s(unix_ns: u64) -> String {
     )
 }
 
+/// Reads RFC 3339 with `Z` or a numeric offset, up to nanoseconds.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = rest.split_at(zone_at);
+    let numbers = |text: &str, by: char| -> Option<Vec<i64>> {
+        text.split(by).map(|n| n.parse().ok()).collect()
+    };
+    let (whole, part) = clock.split_once('.').unwrap_or((clock, "0"));
+    let (date, whole) = (numbers(date, '-')?, numbers(whole, ':')?);
+    let (&[year, month, day], &[hour, minute, second]) = (&date[..], &whole[..]) else {
+        return None;
+    };
+    if part.len() > 9 || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let ns: i64 = format!("{part:0<9}").parse().ok()?;
+    let offset_s = match zone {
+        "Z" | "z" => 0,
+        _ => {
+            let sign = if zone.starts_with('-') { -1 } else { 1 };
+            let parts = numbers(&zone[1..], ':')?;
+            let &[hours, minutes] = &parts[..] else { return None };
+            sign * (hours * 3_600 + minutes * 60)
+        }
+    };
+    // Howard Hinnant's `days_from_civil`.
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second - offset_s;
+    u64::try_from(seconds.checked_mul(1_000_000_000)?.checked_add(ns)?).ok()
+}
+
 /// Returns a Go `time.Time` print with its monotonic reading: Coinbase's heartbeat `current_time`.
 #[must_use]
 pub fn go_time(unix_ns: u64, uptime_ns: u64) -> String {
@@ -290,6 +327,9 @@ mod tests {
     fn times_print_as_the_venues_do() {
         let ns = 1_762_820_224_000_000_000 + 123_456_000;
         assert_eq!(rfc3339_us(ns), "2025-11-11T00:17:04.123456Z");
+        assert_eq!(parse_rfc3339("2025-11-11T00:17:04.123456Z"), Some(ns));
+        assert_eq!(parse_rfc3339("2025-11-11T02:17:04.123456+02:00"), Some(ns));
+        assert_eq!(parse_rfc3339("2025-11-11T00:17:04"), None);
         assert_eq!(rfc3339_ns(ns + 700), "2025-11-11T00:17:04.1234567Z");
         assert_eq!(rfc1123_short(ns), "Tue, 11 Nov 25 00:17:04 +0000");
         assert_eq!(

@@ -341,6 +341,7 @@ impl Desk {
             self.accounts[one.account].credit(&asset, amount);
             *self.accounts[one.account].external.entry(asset.clone()).or_default() += amount;
             self.house.entry((venue, asset.clone())).or_default().outside -= amount;
+            self.tell(now, one.account, What::External(asset.clone(), amount));
             self.tell(now, one.account, What::Balances(vec![asset]));
         }
         Ok(())
