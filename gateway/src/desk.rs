@@ -80,6 +80,8 @@ pub enum Ask {
     Cancel(Name),
     /// What became of an order.
     Query(Name),
+    /// The same, among those that have ended (Kraken lists them apart).
+    QueryEnded(Name),
     /// The trades of an order.
     OrderTrades(Name),
     /// Which order a venue's id is.
@@ -656,6 +658,12 @@ impl Desk {
         let entry = self.orders.get_mut(slot);
         entry.not_found = entry.not_found.saturating_add(1);
         entry.not_found_ns = entry.not_found_ns.max(asked_ns);
+        let from_ns = self.proof_from_ns(slot);
+        let entry = self.orders.get_mut(slot);
+        if self.config.proof_polls <= entry.not_found && from_ns <= entry.not_found_ns {
+            // Only its trades are missing for the proof.
+            entry.poll_at_ns = 0;
+        }
         self.prove(slot);
     }
 

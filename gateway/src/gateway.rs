@@ -350,21 +350,34 @@ impl Gateway {
             let wait_ns = if sent { ack_ns_max } else { poll_ns / 4 };
             self.desk.orders.get_mut(slot).cancel_at_ns = now_ns + wait_ns;
         }
+        self.poll_order(slot, now_ns);
+    }
+
+    /// Asks what became of an order, where that is due: for its trades where only they are missing, so that
+    /// a scarce budget is not spent on polls that prove nothing more.
+    fn poll_order(&mut self, slot: usize, now_ns: i64) {
         let entry = self.desk.orders.get(slot);
-        if entry.poll_at_ns <= now_ns && self.dialect.query(&mut self.desk, slot, now_ns) {
-            let proving =
-                0 < entry_not_found(&self.desk, slot) && self.desk.proof_from_ns(slot) <= now_ns;
+        if now_ns < entry.poll_at_ns {
+            return;
+        }
+        let from_ns = self.desk.proof_from_ns(slot);
+        let polled =
+            self.desk.config.proof_polls <= entry.not_found && from_ns <= entry.not_found_ns;
+        let behind = entry.acked && entry.filled < entry.totals.0;
+        let asked = if polled || behind && entry.polls % 2 == 1 {
+            self.dialect.order_trades(&mut self.desk, slot, now_ns)
+        } else {
+            self.dialect.query(&mut self.desk, slot, now_ns)
+        };
+        if asked {
+            let poll_ns = self.desk.config.poll_ns;
             let entry = self.desk.orders.get_mut(slot);
-            entry.poll_at_ns = now_ns + (poll_ns << entry.polls.min(3));
+            let at_ns = now_ns + (poll_ns << entry.polls.min(3));
+            // One poll just when it begins to prove something.
+            let aligned = now_ns < from_ns && from_ns < at_ns;
+            entry.poll_at_ns = if aligned { from_ns } else { at_ns };
             entry.polls = entry.polls.saturating_add(1);
             self.desk.stats.queries += 1;
-            let behind = {
-                let entry = self.desk.orders.get(slot);
-                entry.filled < entry.totals.0
-            };
-            if proving || behind {
-                self.dialect.order_trades(&mut self.desk, slot, now_ns);
-            }
         }
     }
 
@@ -441,8 +454,4 @@ impl Gateway {
         self.desk.at = Stamps::default();
         self.desk.publish(session.record());
     }
-}
-
-fn entry_not_found(desk: &Desk, slot: usize) -> u8 {
-    desk.orders.get(slot).not_found
 }

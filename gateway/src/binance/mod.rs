@@ -207,7 +207,7 @@ impl Binance {
             return;
         };
         match asked.ask {
-            Ask::New(name) | Ask::Cancel(name) | Ask::Query(name) => {
+            Ask::New(name) | Ask::Cancel(name) | Ask::Query(name) | Ask::QueryEnded(name) => {
                 let Some(slot) = desk.orders.find(name) else { return };
                 if !order_object(desk, slot, result) {
                     desk.stats.malformed += 1;

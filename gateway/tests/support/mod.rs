@@ -74,6 +74,10 @@ pub trait Script {
     }
     /// A text came: what it answers, now.
     fn on_text(&mut self, conn: u32, text: &str) -> Vec<String>;
+    /// What comes every second.
+    fn heartbeat(&mut self) -> Option<(u32, String)> {
+        None
+    }
     /// A request came: status and body; nothing for no answer.
     fn on_http(&mut self, _head: &str, _body: &str) -> Option<(u16, String)> {
         None
@@ -244,6 +248,12 @@ impl<S: Script> Bench<S> {
     pub fn pass(&mut self, ms: i64) {
         for _ in 0..(ms / 10).max(1) {
             self.clock.0.set(self.now() + 10 * MS);
+            if (self.now() / (10 * MS)) % 100 == 0
+                && let Some((conn, text)) = self.script.heartbeat()
+                && self.open.contains(&conn)
+            {
+                self.hear(conn, &text);
+            }
             self.gateway.on_timer(self.now(), true, &self.gate);
             self.pump();
         }
