@@ -1366,7 +1366,7 @@ pub fn losses(view: &View<'_>, marked: i128) -> Option<Breach> {
     let tiers = [
         (marked.saturating_sub(peak), limits.drawdown_max, Level::Kill),
         (marked, limits.loss_day_max, Level::Halt),
-        (view.ledger.result_5min(view.now_ns), limits.loss_5min_max, Level::Pause),
+        (view.ledger.result_5min(marked, view.now_ns), limits.loss_5min_max, Level::Pause),
     ];
     let worst = tiers.into_iter().find(|(found, most, _)| *found < -*most)?;
     Some(Breach {

@@ -767,8 +767,27 @@ impl Engine {
             true
         });
         self.halt_denied(record, out);
+        self.reconsider();
         self.tell(record, out);
         self.housekeep(record, out);
+    }
+
+    /// Decides the cycles whose depth came back because an order of ours ended.
+    fn reconsider(&mut self) {
+        self.candidates.clear();
+        while let Some(instrument) = self.desk.as_mut().and_then(Desk::pop_freed) {
+            if !self.market.get(instrument).in_batch {
+                let venue = self.universe.instruments[usize::from(instrument)].venue as u8;
+                let best = [true, true];
+                self.take_over(Touched { instrument, venue, best }, self.counts.records);
+            }
+        }
+        for idx in 0..self.candidates.len() {
+            let cycle = self.candidates[idx];
+            if !self.assessed.iter().any(|known| known.cycle == cycle) {
+                self.assess(cycle);
+            }
+        }
     }
 
     fn release_expired(&mut self) {

@@ -350,11 +350,11 @@ impl Ledger {
 
     /// Returns the result of the last five minutes: the marks of now against the highest since.
     #[must_use]
-    pub fn result_5min(&self, now_ns: i64) -> i64 {
+    pub fn result_5min(&self, marked: i64, now_ns: i64) -> i64 {
         let since = now_ns - SAMPLE_NS * (SAMPLES as i64 - 1);
         let count = self.sample_count.min(SAMPLES);
         let highest = self.samples[..count].iter().filter(|s| since <= s.0).map(|s| s.1).max();
-        self.pnl.marked.saturating_sub(highest.unwrap_or(0).max(self.pnl.marked))
+        marked.saturating_sub(highest.unwrap_or(0).max(marked))
     }
 
     /// Returns today's result of the rounds through an instrument.
@@ -416,8 +416,8 @@ mod tests {
         ledger.turn_day(DAY_NS * 9 + 5);
         ledger.mark(100, DAY_NS * 9 + 5);
         ledger.mark(40, DAY_NS * 9 + 6);
-        assert_eq!((ledger.result_5min(DAY_NS * 9 + 6), ledger.pnl().peak), (-60, 100));
-        assert_eq!(ledger.result_5min(DAY_NS * 9 + 6 + SAMPLE_NS * 31), 0);
+        assert_eq!((ledger.result_5min(40, DAY_NS * 9 + 6), ledger.pnl().peak), (-60, 100));
+        assert_eq!(ledger.result_5min(40, DAY_NS * 9 + 6 + SAMPLE_NS * 31), 0);
         assert!(!ledger.turn_day(DAY_NS * 10 - 1) && ledger.turn_day(DAY_NS * 10));
         assert_eq!((ledger.pnl().marked, ledger.pnl().peak), (0, 0));
     }

@@ -154,6 +154,8 @@ pub struct Desk {
     raised: [Option<(Level, u32)>; 4],
     /// Instruments to be halted by the engine, with the breach.
     halts: Vec<Breach>,
+    /// Instruments whose depth came back without a change of their book.
+    freed: Vec<u16>,
     /// By control and instrument.
     told: Vec<Told>,
     /// By cycle: not before this.
@@ -216,6 +218,7 @@ impl Desk {
             page: LevelWord::PAUSED,
             raised: [None; 4],
             halts: Vec::with_capacity(64),
+            freed: Vec::with_capacity(64),
             told: alloc::vec![never; Control::COUNT * (instruments + 1)],
             retry_ns: alloc::vec![i64::MIN; cycle_count],
             ramp_left: limits.ramp_rounds,
@@ -299,6 +302,18 @@ impl Desk {
     /// Takes out one instrument that is to be halted.
     pub fn pop_halt(&mut self) -> Option<Breach> {
         self.halts.pop()
+    }
+
+    /// Takes out one instrument whose depth came back: its cycles are to be decided again.
+    pub fn pop_freed(&mut self) -> Option<u16> {
+        self.freed.pop()
+    }
+
+    fn free(&mut self, market: &mut Market, instrument: u16) {
+        self.own.rebuild(market, instrument);
+        if !self.freed.contains(&instrument) && self.freed.len() < self.freed.capacity() {
+            self.freed.push(instrument);
+        }
     }
 
     // Levels.
@@ -773,7 +788,7 @@ impl Desk {
         let order = *self.orders.get(slot);
         if order.is_final() && !was_over(effect.before) {
             self.own.ended(terms.run, terms.key, order.filled.max(order.told()), env.now_ns);
-            self.own.rebuild(env.market, terms.instrument);
+            self.free(env.market, terms.instrument);
         }
         if order.is_settled() && effect.before != effect.after {
             match (order.filled.0, order.filled < terms.qty) {
@@ -1450,7 +1465,7 @@ impl Desk {
                 }
             });
             for instrument in &concerned[..count] {
-                self.own.rebuild(env.market, *instrument);
+                self.free(env.market, *instrument);
             }
         }
         if env.now_ns - self.audited_ns < SECOND_NS {

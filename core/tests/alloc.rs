@@ -1,5 +1,7 @@
 //! The engine allocates nothing after its construction: counted, not believed.
 
+mod desk;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -138,4 +140,61 @@ fn step_allocates_nothing() {
     assert_eq!(allocations, 0);
     assert!(counts.opportunities.iter().all(|kind| 0 < *kind), "every kind was met: {counts:?}");
     assert!(0 < counts.denials && 0 < counts.halts && out.lost() == 0);
+}
+
+/// Row I9. Trading allocates nothing either: entries, fills, hedges, queries, levels, paper.
+#[test]
+fn trading_allocates_nothing() {
+    use desk::{BTC, Dice, MS, S, USD, World, fill, trading, universe};
+    use tandem_core::limits::Mode;
+    use tandem_core::order::{DoneStatus, Report, UnknownCause};
+
+    for mode in [Mode::Live, Mode::Paper] {
+        let universe = universe(true);
+        let mut world = World::new(universe.clone(), trading(mode, &universe));
+        world.keeps_journal = false;
+        world.open(100 * BTC, 10_000_000 * USD);
+        let mut dice = Dice(3);
+        let mut spent = 0;
+        for n in 0..400u64 {
+            let before = ALLOCATIONS.get();
+            world.health();
+            world.books();
+            world.arm();
+            world.dislocate(1 + n as u16 % 2, BTC / 8 + dice.below(900) * 100);
+            world.timer(5 * MS);
+            world.timer(5 * MS);
+            spent += ALLOCATIONS.get() - before;
+            // The test's own lists are not the engine's.
+            let mut at = 0;
+            while let (Mode::Live, Some(order)) = (mode, world.orders().get(at)) {
+                let whole = fill(&world, order, order.qty.0, n * 64 + at as u64 + 1);
+                at += 1;
+                let before = ALLOCATIONS.get();
+                if dice.chance(25) {
+                    world.report(order, Report::Unknown { cause: UnknownCause::Timeout });
+                }
+                let filled = if dice.chance(70) { order.qty } else { Qty(0) };
+                let status = DoneStatus::Expired;
+                world.report(order, Report::Done { status, qty: filled });
+                if filled.0 != 0 {
+                    world.report(order, whole);
+                }
+                world.timer(25 * MS);
+                spent += ALLOCATIONS.get() - before;
+            }
+            let before = ALLOCATIONS.get();
+            world.timer(S);
+            spent += ALLOCATIONS.get() - before;
+            world.echo();
+            world.out.clear();
+        }
+        let counts = world.engine.desk().expect("trades").counts();
+        println!(
+            "figure I9: {mode:?}: {} rounds, {} fills, {spent} allocations",
+            counts.rounds, counts.fills
+        );
+        assert!(50 < counts.rounds && 50 < counts.fills, "{counts:?}");
+        assert_eq!(spent, 0);
+    }
 }

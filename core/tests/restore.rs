@@ -1,0 +1,203 @@
+//! A journal cut anywhere in an order's life: the next run knows what the dead one knew.
+
+mod desk;
+
+use std::collections::BTreeMap;
+
+use desk::*;
+use tandem_core::engine::Engine;
+use tandem_core::instrument::AssetId;
+use tandem_core::ledger::Tag;
+use tandem_core::limits::Mode;
+use tandem_core::order::{DoneStatus, NewOrder, OrderKey, Report};
+use tandem_core::orders::State;
+use tandem_core::record::{Kind, Record, Venue, flag};
+use tandem_core::restore::collect;
+use tandem_core::round::Stage;
+use tandem_core::units::Qty;
+
+/// A life with everything in it: one leg whole in two fills, the other in part, a hedge in two parts.
+fn life() -> World {
+    let mut world = World::armed(trading(Mode::Live, &universe(false)));
+    world.dislocate(2, BTC / 4);
+    let legs = world.orders();
+    world.books();
+    let at = |world: &mut World, order: &NewOrder, qty: i64, id: u64| {
+        let fill = fill(world, order, qty, id);
+        world.report(order, fill);
+    };
+    for leg in &legs {
+        world.report(leg, Report::Sent { at_ns: world.now_ns, tsc: 0 });
+        world.report(leg, Report::Ack { venue_id: 1 });
+    }
+    at(&mut world, &legs[0], BTC / 10, 1);
+    at(&mut world, &legs[0], legs[0].qty.0 - BTC / 10, 2);
+    world.report(&legs[0], Report::Done { status: DoneStatus::Filled, qty: legs[0].qty });
+    at(&mut world, &legs[1], BTC / 20, 3);
+    let end = Report::Done { status: DoneStatus::Expired, qty: Qty(BTC / 20) };
+    world.report(&legs[1], end);
+    let hedge = *world.orders().last().expect("a hedge");
+    assert!(hedge.purpose.reduces());
+    at(&mut world, &hedge, BTC / 10, 4);
+    at(&mut world, &hedge, hedge.qty.0 - BTC / 10, 5);
+    world.report(&hedge, Report::Done { status: DoneStatus::Filled, qty: hedge.qty });
+    assert_eq!(world.engine.desk().expect("trades").rounds().iter().count(), 0);
+    world
+}
+
+fn restored(journal: &[Record], run: u32) -> World {
+    let universe = universe(false);
+    let mut limits = trading(Mode::Live, &universe);
+    limits.run = run;
+    let mut world = World::new(universe.clone(), limits);
+    for record in collect(&universe, journal.iter().copied()) {
+        world.step(record);
+    }
+    world
+}
+
+/// Orders that are not settled, with what was filled of each.
+fn open(engine: &Engine) -> BTreeMap<(u32, OrderKey), (i64, i64)> {
+    let orders = engine.desk().expect("trades").orders();
+    let each = orders.open().map(|o| ((o.terms.run, o.terms.key), (o.filled.0, o.terms.qty.0)));
+    each.collect()
+}
+
+fn balances(world: &World) -> Vec<i128> {
+    let each = Venue::ALL.iter().flat_map(|venue| [0, 1].map(|asset| (*venue, asset)));
+    each.map(|(venue, asset)| world.held(venue, asset)).collect()
+}
+
+fn exposure(world: &World) -> i128 {
+    let rounds = world.engine.desk().expect("trades").rounds();
+    rounds.iter().map(|round| round.flows.of(AssetId(1), None)).sum()
+}
+
+/// Row PR-02. Row OE-15. Every record of an order's life is a place to die at.
+#[test]
+fn a_journal_cut_anywhere_restores_what_the_dead_run_knew() {
+    let whole = life();
+    let ends: Vec<usize> = (1..=whole.journal.len())
+        .filter(|cut| whole.journal.get(*cut).is_none_or(|next| !next.has(flag::OUTPUT)))
+        .collect();
+    for cut in &ends {
+        let journal = &whole.journal[..*cut];
+        // What the dead run was at that moment.
+        let mut dead = World::new(universe(false), trading(Mode::Live, &universe(false)));
+        for input in journal.iter().filter(|record| !record.has(flag::OUTPUT)) {
+            dead.engine.step(input, &mut dead.out);
+            dead.out.clear();
+        }
+        let mut next = restored(journal, 8);
+        assert_eq!(balances(&next), balances(&dead), "cut {cut}");
+        assert_eq!(exposure(&next), exposure(&dead), "cut {cut}");
+        assert_eq!(open(&next.engine), open(&dead.engine), "cut {cut}");
+        let desk = next.engine.desk().expect("trades");
+        assert!(desk.ledger().check());
+        let all_open = desk.orders().open();
+        assert!(
+            all_open
+                .into_iter()
+                .all(|o| matches!(o.state(), State::Unknown | State::AwaitingFills))
+        );
+        assert_eq!(next.orders().len(), 0, "nothing is sent by restoring");
+        // The venue tells its whole history again: nothing is booked twice, what is missing is booked.
+        next.balance_all(&whole);
+        for record in whole.journal.iter().filter(|r| Report::read(r).is_some()) {
+            next.step(*record);
+        }
+        for asset in 0..2 {
+            for venue in Venue::ALL {
+                let known = open(&dead.engine);
+                let complete = *cut == whole.journal.len() || !known.is_empty();
+                if complete && open(&next.engine).is_empty() && 3 <= dead_orders(journal) {
+                    assert_eq!(next.held(venue, asset), whole.held(venue, asset), "cut {cut}");
+                }
+            }
+        }
+    }
+    println!(
+        "figure PR-02: {} cuts of a journal, each restores orders, balances and leftovers",
+        ends.len()
+    );
+}
+
+fn dead_orders(journal: &[Record]) -> usize {
+    journal.iter().filter(|record| NewOrder::read(record).is_some()).count()
+}
+
+impl World {
+    fn balance_all(&mut self, other: &World) {
+        for venue in Venue::ALL {
+            for asset in 0..2 {
+                let total = other.held(venue, asset) as i64;
+                let source = tandem_core::account::BalanceSource::Snapshot;
+                self.balance(venue, asset, total, source);
+            }
+        }
+    }
+}
+
+/// Row PR-02. What a dead run left naked is hedged by the next one, once it is armed and knows.
+#[test]
+fn a_naked_leg_of_a_dead_run_is_hedged_by_the_next() {
+    let mut world = World::armed(trading(Mode::Live, &universe(false)));
+    world.dislocate(2, BTC / 4);
+    let legs = world.orders();
+    let bought = fill(&world, &legs[0], legs[0].qty.0, 1);
+    world.report(&legs[0], bought);
+    world.report(&legs[0], Report::Done { status: DoneStatus::Filled, qty: legs[0].qty });
+    // It dies here; the other leg is out.
+    let mut next = restored(&world.journal, 8);
+    next.now_ns = world.now_ns + 5 * S;
+    next.health();
+    next.books();
+    next.balance_all(&world);
+    next.arm();
+    next.out.clear();
+    next.timer(MS);
+    next.timer(S);
+    let queries = next.kinds(Kind::OrderQuery);
+    assert!(queries.iter().any(|query| query.run == 7 && query.data[0] == legs[1].key.0));
+    assert_eq!(next.orders().len(), 0, "nothing is hedged while the other leg is unknown");
+    next.health();
+    next.beat();
+    let never = Report::Done { status: DoneStatus::NeverAccepted, qty: Qty(0) };
+    next.report(&legs[1], never);
+    let hedges = next.orders();
+    assert_eq!(hedges.len(), 1, "in the step of the proof");
+    assert_eq!((hedges[0].run, hedges[0].action), (8, legs[0].action.other()));
+    let flat = fill(&next, &hedges[0], hedges[0].qty.0, 9);
+    next.report(&hedges[0], flat);
+    next.report(&hedges[0], Report::Done { status: DoneStatus::Filled, qty: hedges[0].qty });
+    let desk = next.engine.desk().expect("trades");
+    assert_eq!(desk.rounds().iter().count(), 0);
+    let last = *next.rounds().last().expect("told");
+    assert!(last.is_orphan && last.stage == Stage::Settled);
+    // And a third run has nothing to take over but balances and trades.
+    let mut both = world.journal.clone();
+    both.extend_from_slice(&next.journal);
+    let third = restored(&both, 9);
+    assert_eq!(balances(&third), balances(&next));
+    assert_eq!((open(&third.engine).len(), exposure(&third)), (0, 0));
+    let carried = third.engine.desk().expect("trades").ledger();
+    let account = carried.account(Venue::Kraken, AssetId(0));
+    assert_eq!(account.flows[Tag::Carried as usize - 1], account.balance);
+    println!("figure PR-02: a dead run's naked leg is hedged in the step of the proof");
+}
+
+/// Row AC-05. Fills of dead runs that the venue tells again are known.
+#[test]
+fn fills_of_dead_runs_are_known_again() {
+    let whole = life();
+    let mut next = restored(&whole.journal, 8);
+    let before = balances(&next);
+    for record in whole.journal.iter().filter(|record| record.kind() == Some(Kind::OrderFill)) {
+        next.step(*record);
+    }
+    assert_eq!(balances(&next), before);
+    assert!(Venue::ALL.iter().all(|venue| {
+        next.engine.desk().expect("trades").level(*venue) == tandem_core::level::Level::Pause
+    }));
+    assert_eq!(next.kinds(Kind::ControlLevel).len(), 0, "no reason to doubt");
+}
