@@ -394,11 +394,12 @@ impl Desk {
         self.act(Action::Send { conn, text });
     }
 
-    /// Sends an HTTP request and notes what it was for.
-    pub fn http(&mut self, lane: u8, ask: Ask, bytes: Vec<u8>, now_ns: i64) {
+    /// Sends an HTTP request and notes what it was for; returns its number.
+    pub fn http(&mut self, lane: u8, ask: Ask, bytes: Vec<u8>, now_ns: i64) -> u64 {
         let id = self.number();
         self.note(id, 0, ask, now_ns);
         self.act(Action::Http { lane, request: id as u32, bytes });
+        id
     }
 
     /// Returns what a reply answers, once.
@@ -415,6 +416,12 @@ impl Desk {
     #[must_use]
     pub fn is_asked(&self, ask: Ask) -> bool {
         self.asked.iter().any(|asked| asked.ask == ask)
+    }
+
+    /// Returns whether the request of this number is under way.
+    #[must_use]
+    pub fn is_asked_id(&self, id: u64) -> bool {
+        self.asked.iter().any(|asked| asked.id == id)
     }
 
     /// A connection is gone: what was asked over it has no answer. New orders become unknown.

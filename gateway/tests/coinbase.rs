@@ -1,0 +1,486 @@
+//! Coinbase's order entry on a scripted venue: the traps of `protocols/coinbase.md` section 13 that concern
+//! orders, and rows of the fault matrix.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::HashMap;
+
+use support::*;
+use tandem_core::account::SessionState;
+use tandem_core::level::Level;
+use tandem_core::order::{ClientId, DoneStatus, NewOrder, RejectClass, Report, Tif, UnknownCause};
+use tandem_core::record::{Kind, Venue};
+use tandem_core::units::{Amount, Px, Qty};
+use tandem_gateway::coinbase::Coinbase;
+use tandem_gateway::guard::{GuardReason, Route};
+use tandem_gateway::keys::Credentials;
+
+const ID: &str = "11111111-2222-4333-8444-555555555555";
+
+#[derive(Default)]
+struct Venue1 {
+    conn: u32,
+    sequence: u64,
+    silent: bool,
+    orders: Vec<String>,
+    open: Vec<String>,
+    fills: Vec<String>,
+    cancel: String,
+    seen: HashMap<String, usize>,
+    tokens: std::collections::HashSet<String>,
+}
+
+impl Venue1 {
+    fn frame(&mut self, channel: &str, events: &str) -> String {
+        self.sequence += 1;
+        format!(
+            r#"{{"channel":"{channel}","client_id":"","timestamp":"2026-04-07T14:30:06.0Z","sequence_num":{},"events":[{events}]}}"#,
+            self.sequence
+        )
+    }
+}
+
+impl Script for Venue1 {
+    fn on_open(&mut self, conn: u32) -> Vec<String> {
+        (self.conn, self.sequence) = (conn, 0);
+        vec![]
+    }
+    fn heartbeat(&mut self) -> Option<(u32, String)> {
+        let frame = self.frame(
+            "heartbeats",
+            r#"{"current_time":"2026-04-07 14:30:10 +0000 UTC m=+1.5","heartbeat_counter":42}"#,
+        );
+        (!self.silent && self.conn != 0).then_some((self.conn, frame))
+    }
+    fn on_text(&mut self, _: u32, text: &str) -> Vec<String> {
+        assert!(!member(text, "jwt").is_empty());
+        match member(text, "channel").as_str() {
+            "heartbeats" => vec![],
+            "user" => vec![
+                self.frame(
+                    "subscriptions",
+                    r#"{"subscriptions":{"heartbeats":["heartbeats"],"user":["x"]}}"#,
+                ),
+                self.frame("user", r#"{"type":"snapshot","orders":[]}"#),
+            ],
+            other => panic!("{other}"),
+        }
+    }
+    fn on_http(&mut self, head: &str, body: &str) -> Option<(u16, String)> {
+        let path = head.split(' ').nth(1).unwrap();
+        let plain = path.split('?').next().unwrap().trim_start_matches("/api/v3/brokerage");
+        *self.seen.entry(plain.split("/1111").next().unwrap().to_owned()).or_default() += 1;
+        if plain != "/time" {
+            let token = head.split("Bearer ").nth(1).unwrap().split("\r\n").next().unwrap();
+            assert!(self.tokens.insert(token.to_owned()), "a token is used once");
+        }
+        let body = match plain {
+            "/time" => r#"{"iso":"x","epochSeconds":"1"}"#.into(),
+            "/accounts" => r#"{"accounts":[{"currency":"BTC","available_balance":{"value":"1.2","currency":"BTC"},"hold":{"value":"0.005","currency":"BTC"}}],"has_next":false,"cursor":""}"#.into(),
+            "/transaction_summary" => r#"{"total_volume":1000.0,"fee_tier":{"taker_fee_rate":"0.012","maker_fee_rate":"0.006"}}"#.into(),
+            "/orders/historical/batch" => {
+                let list = if path.contains("order_status") { &self.open } else { &self.orders };
+                let list = if path.contains("PENDING") { String::new() } else { list.join(",") };
+                format!(r#"{{"orders":[{list}],"sequence":"0","has_next":false,"cursor":""}}"#)
+            }
+            "/orders/historical/fills" => format!(r#"{{"fills":[{}],"cursor":""}}"#, self.fills.join(",")),
+            "/orders/batch_cancel" => { assert!(body.contains(ID)); self.cancel.clone() }
+            one if one.starts_with("/orders/historical/") => match self.orders.first() {
+                Some(order) => format!(r#"{{"order":{order}}}"#),
+                None => return Some((404, r#"{"error":"NOT_FOUND"}"#.into())),
+            },
+            other => panic!("asked {other}"),
+        };
+        Some((200, body))
+    }
+}
+
+fn bench() -> Bench<Venue1> {
+    let credentials = Credentials::Coinbase {
+        api_key: "organizations/o/apiKeys/k".into(),
+        private_key_pem: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into(),
+    };
+    Bench::new(
+        Venue::Coinbase,
+        config(Venue::Coinbase),
+        &credentials,
+        |credentials, desk| Box::new(Coinbase::new(credentials, desk).unwrap()),
+        Venue1::default(),
+    )
+}
+
+fn ready() -> Bench<Venue1> {
+    let mut bench = bench();
+    bench.ready();
+    bench.pass(500);
+    bench
+}
+
+fn client(order: &NewOrder) -> String {
+    ClientId::new(order.run, order.key).as_str().to_owned()
+}
+
+fn request(bench: &Bench<Venue1>) -> u32 {
+    match bench.wires.sent.last().unwrap().0 {
+        Route::Http { request, .. } => request,
+        Route::Ws { .. } => panic!("orders go by REST"),
+    }
+}
+
+fn accepted() -> String {
+    format!(
+        r#"{{"success":true,"success_response":{{"order_id":"{ID}","product_id":"BTC-USD","side":"BUY","client_order_id":"x"}},"order_configuration":{{}}}}"#
+    )
+}
+
+fn user(order: &NewOrder, status: &str, cum: &str, value: &str, fee: &str) -> String {
+    format!(
+        r#"{{"type":"update","orders":[{{"order_id":"{ID}","client_order_id":"{}","cumulative_quantity":"{cum}","leaves_quantity":"0","avg_price":"60000.10","total_fees":"{fee}","filled_value":"{value}","number_of_fills":"1","status":"{status}","product_id":"BTC-USD","order_side":"BUY","order_type":"Limit","cancel_reason":"","reject_Reason":"HOLD_FAILURE"}}]}}"#,
+        client(order)
+    )
+}
+
+fn fill(entry: &str, size: &str) -> String {
+    format!(
+        r#"{{"entry_id":"{entry}","trade_id":"t-{entry}","order_id":"{ID}","trade_time":"2026-04-07T14:30:06Z","trade_type":"FILL","price":"60000.10","size":"{size}","commission":"7.2000120000001","product_id":"BTC-USD","size_in_quote":false,"side":"BUY"}}"#
+    )
+}
+
+fn rest(order: &NewOrder, status: &str, filled: &str) -> String {
+    format!(
+        r#"{{"order_id":"{ID}","product_id":"BTC-USD","client_order_id":"{}","status":"{status}","filled_size":"{filled}","filled_value":"","total_fees":"","created_time":null}}"#,
+        client(order)
+    )
+}
+
+fn answer(bench: &mut Bench<Venue1>, request: u32, status: u16, body: &str) {
+    bench.answer(request, status, body);
+    bench.pump();
+}
+
+fn hear_user(bench: &mut Bench<Venue1>, event: &str) {
+    let frame = bench.script.frame("user", event);
+    let conn = bench.script.conn;
+    bench.say(conn, &frame);
+}
+
+fn fill_of(reports: &[Report]) -> i64 {
+    reports.iter().map(|r| if let Report::Fill { qty, .. } = r { qty.0 } else { 0 }).sum()
+}
+
+#[test]
+fn the_start_reads_the_account() {
+    let bench = ready();
+    let balances = bench.kinds(Kind::Balance);
+    assert_eq!((balances[0].data[0], balances[0].data[1]), (120_500_000, 500_000));
+    assert_eq!(bench.kinds(Kind::Fee)[0].data[..2], [12_000, 6_000]);
+    assert_eq!(bench.sessions().last(), Some(&SessionState::Ready));
+}
+
+#[test]
+fn golden_orders() {
+    let mut bench = ready();
+    let order = bench.order();
+    let text = bench.send(&order).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with(
+        "POST /api/v3/brokerage/orders HTTP/1.1\r\nHost: venue.test\r\nAuthorization: Bearer ey"
+    ));
+    assert!(head.contains(&format!("Content-Length: {}", body.len())));
+    assert_eq!(
+        body,
+        format!(
+            r#"{{"client_order_id":"{}","product_id":"BTC-USD","side":"BUY","order_configuration":{{"sor_limit_ioc":{{"base_size":"0.015","limit_price":"60000.1"}}}},"self_trade_prevention_id":"74616e64-656d-4000-8000-000000000001"}}"#,
+            client(&order)
+        )
+    );
+    let maker = NewOrder { tif: Tif::PostOnly, ..bench.order() };
+    let text = bench.send(&maker).unwrap();
+    assert!(text.contains(
+        r#"{"limit_limit_gtc":{"base_size":"0.015","limit_price":"60000.1","post_only":true}}"#
+    ));
+    // Both connections carry an order: a third has nowhere to go.
+    let third = bench.order();
+    assert_eq!(bench.send(&third), None);
+    let code = GuardReason::Backlog as i64;
+    assert_eq!(bench.reports(&third), [Report::Reject { class: RejectClass::NotSent, code }]);
+}
+
+/// "IOC success but unfilled", "reply fields", `reject_Reason`, REST fills behind totals.
+#[test]
+fn trap_success_is_no_fill_and_totals_come_before_fills() {
+    let mut bench = ready();
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    assert!(matches!(bench.reports(&order)[1], Report::Ack { .. }));
+    hear_user(&mut bench, &user(&order, "OPEN", "0.01", "600.001", "7.2"));
+    assert_eq!(
+        bench.reports(&order)[2],
+        Report::Totals {
+            qty: Qty(1_000_000),
+            cost: Amount(60_000_100_000),
+            fee: Amount(720_000_000),
+            asset: 1
+        }
+    );
+    bench.script.fills = vec![fill("e1", "0.004"), fill("e2", "0.006"), fill("e1", "0.004")];
+    bench.script.orders = vec![rest(&order, "CANCELLED", "0.01")];
+    hear_user(&mut bench, &user(&order, "CANCELLED", "0.01", "600.001", "7.2"));
+    assert!(
+        bench
+            .reports(&order)
+            .contains(&Report::Done { status: DoneStatus::Expired, qty: Qty(1_000_000) })
+    );
+    bench.pass(1_000);
+    let reports = bench.reports(&order);
+    assert_eq!(fill_of(&reports), 1_000_000, "each once");
+    let fees: Vec<_> = reports
+        .iter()
+        .filter_map(|r| if let Report::Fill { fee, .. } = r { Some(fee.0) } else { None })
+        .collect();
+    assert_eq!(fees, [720_001_201, 720_001_201], "7.2000120000001 is rounded up");
+}
+
+#[test]
+fn an_ioc_without_a_fill() {
+    let mut bench = ready();
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    hear_user(&mut bench, &user(&order, "CANCELLED", "0", "0", "0"));
+    assert_eq!(
+        bench.reports(&order).last(),
+        Some(&Report::Done { status: DoneStatus::Expired, qty: Qty(0) })
+    );
+}
+
+/// HTTP 200 with `success:false`, in both spellings; an informative reason before `error`.
+#[test]
+fn trap_a_refusal_comes_with_http_200() {
+    for (body, expected) in [
+        (
+            r#"{"success":false,"error_response":{"error":"INSUFFICIENT_FUND","message":"x","preview_failure_reason":"PREVIEW_INSUFFICIENT_FUND"}}"#,
+            Some(RejectClass::Funds),
+        ),
+        (
+            r#"{"success":false,"error_response":{"error":"UNKNOWN_FAILURE_REASON","new_order_failure_reason":"UNKNOWN_FAILURE_REASON","preview_failure_reason":"PREVIEW_INVALID_PRICE_PRECISION"}}"#,
+            Some(RejectClass::Filter),
+        ),
+        (
+            r#"{"success":false,"error_response":{"error":"INVALID_LIMIT_PRICE_POST_ONLY"}}"#,
+            Some(RejectClass::PostOnly),
+        ),
+        (r#"{"success":false,"error_response":{"error":"UNKNOWN_FAILURE_REASON"}}"#, None),
+        (r#"{"success":false,"error_response":{"error":"DUPLICATE_CLIENT_ORDER_ID"}}"#, None),
+        (r#"{"success":false}"#, None),
+        (r#"{"order_id":"x"}"#, None),
+    ] {
+        let mut bench = ready();
+        let order = bench.order();
+        bench.send(&order);
+        let request = request(&bench);
+        answer(&mut bench, request, 200, body);
+        match (expected, bench.reports(&order)[1]) {
+            (Some(class), Report::Reject { class: found, .. }) => assert_eq!(class, found),
+            (None, Report::Unknown { .. }) => {}
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+}
+
+/// Row OE-03, and "502/503": an order behind a 5xx is found in the list, one that is not needs proof.
+#[test]
+fn trap_5xx_is_unknown() {
+    for body in ["<html>502</html>", "upstream"] {
+        let mut bench = ready();
+        let order = bench.order();
+        bench.send(&order);
+        let request = request(&bench);
+        bench.script.orders = vec![rest(&order, "FILLED", "0.015")];
+        bench.script.fills = vec![fill("e1", "0.015")];
+        answer(&mut bench, request, 502, body);
+        assert_eq!(bench.reports(&order)[1], Report::Unknown { cause: UnknownCause::Venue });
+        bench.pass(2_000);
+        let reports = bench.reports(&order);
+        assert!(
+            reports.contains(&Report::Done { status: DoneStatus::Filled, qty: Qty(1_500_000) }),
+            "{reports:?}"
+        );
+        assert_eq!(fill_of(&reports), 1_500_000);
+        assert_eq!(bench.wires.sent.len(), 1);
+    }
+    println!("figure OE-03: coinbase 2 of 2 orders behind a 502 found in the list, 0 resent");
+}
+
+/// Row OE-04.
+#[test]
+fn not_found_needs_proof() {
+    let mut bench = ready();
+    let order = bench.order();
+    bench.send(&order);
+    let sent = bench.now();
+    while !bench.reports(&order).iter().any(|r| matches!(r, Report::Done { .. })) {
+        bench.pass(10);
+        assert!(bench.now() < sent + 30 * SECOND);
+    }
+    let took = (bench.now() - sent) / MS;
+    assert!(12_000 <= took);
+    assert_eq!(
+        bench.reports(&order).last(),
+        Some(&Report::Done { status: DoneStatus::NeverAccepted, qty: Qty(0) })
+    );
+    println!("figure OE-04: coinbase proof after {took} ms");
+}
+
+/// PENDING then FAILED, before the reply and after it.
+#[test]
+fn a_late_failure_ends_the_order() {
+    let mut bench = ready();
+    let order = bench.order();
+    bench.send(&order);
+    hear_user(&mut bench, &user(&order, "FAILED", "0", "0", "0"));
+    assert!(
+        matches!(bench.reports(&order)[1], Report::Reject { class: RejectClass::Funds, .. }),
+        "`reject_Reason` is read"
+    );
+    let mut bench = ready();
+    let order = bench.order();
+    bench.send(&order);
+    hear_user(&mut bench, &user(&order, "PENDING", "0", "0", "0"));
+    hear_user(&mut bench, &user(&order, "FAILED", "0", "0", "0"));
+    assert_eq!(
+        bench.reports(&order).last(),
+        Some(&Report::Done { status: DoneStatus::Cancelled, qty: Qty(0) })
+    );
+}
+
+/// "cancel reply shape": a reason even in success; refused ones are asked about.
+#[test]
+fn trap_cancels_are_read_by_id() {
+    let mut bench = ready();
+    let order = NewOrder { tif: Tif::Gtc, ..bench.order() };
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    hear_user(&mut bench, &user(&order, "OPEN", "0", "0", "0"));
+    let cancel = tandem_core::order::request(Kind::OrderCancel, Venue::Coinbase, 0, RUN, order.key);
+    bench.script.cancel = format!(
+        r#"{{"results":[{{"success":true,"failure_reason":"UNKNOWN_CANCEL_FAILURE_REASON","order_id":"{ID}"}}]}}"#
+    );
+    bench.give(&cancel);
+    assert!(!bench.reports(&order).iter().any(|r| matches!(r, Report::CancelReject { .. })));
+    bench.script.cancel = format!(
+        r#"{{"results":[{{"success":false,"failure_reason":"ORDER_IS_FULLY_FILLED","order_id":"{ID}"}}]}}"#
+    );
+    bench.script.orders = vec![rest(&order, "FILLED", "0.015")];
+    bench.give(&cancel);
+    assert!(
+        bench
+            .reports(&order)
+            .iter()
+            .any(|r| matches!(r, Report::CancelReject { class: RejectClass::NoOrder, .. }))
+    );
+    bench.pass(100);
+    assert!(
+        bench
+            .reports(&order)
+            .contains(&Report::Done { status: DoneStatus::Filled, qty: Qty(1_500_000) })
+    );
+}
+
+/// Row OE-02 and OE-17.
+#[test]
+fn limits_and_refused_keys() {
+    let mut bench = ready();
+    let order = bench.order();
+    bench.send(&order);
+    let number = request(&bench);
+    answer(&mut bench, number, 429, r#"{"errors":[{"id":"rate_limit_exceeded"}]}"#);
+    assert_eq!(bench.state(), SessionState::Suspended);
+    let next = bench.order();
+    assert_eq!(bench.send(&next), None);
+    bench.pass(10_100);
+    assert_eq!(bench.state(), SessionState::Ready);
+    let order = bench.order();
+    bench.send(&order).unwrap();
+    let number = request(&bench);
+    answer(&mut bench, number, 401, "Unauthorized");
+    assert_eq!((bench.state(), bench.level()), (SessionState::Refused, Level::Halt));
+    println!("figure OE-17: coinbase 401 refuses the session and halts, 0 new orders after it");
+}
+
+/// "sequence_num not checked": a gap makes the connection anew, what was seen already changes nothing.
+#[test]
+fn trap_the_sequence_is_checked() {
+    let mut bench = ready();
+    let order = bench.order();
+    bench.send(&order);
+    hear_user(&mut bench, &user(&order, "OPEN", "0", "0", "0"));
+    let conn = bench.script.conn;
+    let before = bench.reports(&order);
+    let old = format!(
+        r#"{{"channel":"user","sequence_num":1,"events":[{}]}}"#,
+        user(&order, "CANCELLED", "0", "0", "0")
+    );
+    bench.say(conn, &old);
+    assert_eq!(bench.reports(&order), before);
+    bench.script.sequence += 1;
+    hear_user(&mut bench, &user(&order, "CANCELLED", "0", "0", "0"));
+    assert!(!bench.open.contains(&conn));
+    assert_ne!(bench.state(), SessionState::Ready);
+}
+
+/// Row OE-20. A fill that is a correction halts the venue.
+#[test]
+fn a_corrected_fill_halts() {
+    let mut bench = bench();
+    bench.script.fills = vec![fill("e1", "0.004").replace("\"FILL\"", "\"CORRECTION\"")];
+    bench.pass(1_000);
+    assert_eq!(bench.level(), Level::Halt);
+    println!("figure OE-20: coinbase 1 of 1 corrections halts");
+}
+
+#[test]
+fn mutated_messages_are_survived() {
+    let mut seed = 0x7777_1234u64;
+    let mut next = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut bench = ready();
+    let order = bench.order();
+    for round in 0..20_000usize {
+        let sequence = round as u64 + 1_000;
+        let event = match round % 3 {
+            0 => user(&order, "OPEN", "0.01", "600", "1"),
+            1 => user(&order, "CANCELLED", "0.01", "600", "1"),
+            _ => user(&order, "FAILED", "0", "", ""),
+        };
+        let mut bytes =
+            format!(r#"{{"channel":"user","sequence_num":{sequence},"events":[{event}]}}"#)
+                .into_bytes();
+        for _ in 0..1 + next() % 4 {
+            let at = (next() % bytes.len() as u64) as usize;
+            bytes[at] = b"0123456789-.eE\"{}[],:nullOPENxx"[(next() % 31) as usize];
+        }
+        let (at, conn) = (bench.at(), bench.script.conn);
+        bench.gateway.on_text(conn, &bytes, at, &bench.gate);
+        if round % 50 == 0 {
+            bench.pass(2_000);
+        }
+    }
+    for body in [fill("e", "0.1"), rest(&order, "OPEN", ""), accepted()] {
+        for cut in 0..body.len() {
+            let now = bench.now();
+            bench.gateway.on_timer(now, true, &bench.gate);
+            bench.answer(cut as u32, 200, &body[..cut]);
+        }
+    }
+}
