@@ -73,6 +73,29 @@ fn a_level_is_taken_once_until_it_is_shown_anew() {
     assert!(balanced(&world));
 }
 
+/// Peers 12 and 30: two orders that were both right when they were sent share what is there when they arrive.
+#[test]
+fn what_an_earlier_order_took_is_not_there_for_a_later_one() {
+    let mut world = paper();
+    let px = world.dislocate(2, BTC / 4);
+    assert_eq!(world.orders().len(), 2);
+    world.timer(MS);
+    // More is shown, and taken; then the venue shows less again, before either has arrived.
+    world.level(2, Side::Bid, px, BTC / 2 + LOT, flag::LAST);
+    assert_eq!(world.orders().len(), 4, "{:?}", world.denials());
+    world.level(2, Side::Bid, px, BTC / 4, flag::LAST);
+    for _ in 0..20 {
+        world.timer(MS);
+    }
+    let sold = world.kinds(Kind::OrderFill);
+    let at_px = sold.iter().filter(|r| r.instrument == 2 && r.data[1] == px);
+    assert_eq!(at_px.map(|r| r.data[2]).sum::<i64>(), BTC / 4);
+    for _ in 0..300 {
+        world.timer(10 * MS);
+    }
+    assert!(balanced(&world));
+}
+
 /// Orders are made smaller by what there is to spend, and beyond it refused (C11), never sent.
 #[test]
 fn balances_that_run_out_make_orders_smaller_and_then_none() {
