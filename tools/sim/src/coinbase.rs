@@ -1,16 +1,17 @@
-//! Coinbase Advanced Trade, market data: WebSocket and public REST (`protocols/coinbase.md` 4-6, 9, 10).
+//! Coinbase Advanced Trade: WebSocket and public REST (`protocols/coinbase.md` 4-6, 9, 10).
 //!
 //! Invariant: `sequence_num` counts every frame of a connection from 0, whatever its channel, and a fault
 //! that loses a frame loses its number with it. A level2 snapshot and the updates after it join exactly.
 //!
 //! `market_trades.side` is the maker's side: in the recorded tapes a `BUY` trades at the bid.
 //!
-//! Not here: orders, accounts, tokens. They join at [`Coinbase::message`] and [`Coinbase::rest`].
+//! Not here: tokens, orders, accounts and the `user` channel (`private`).
 
 mod private;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -20,6 +21,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::book::{Book, Side};
 use crate::config::{SimConfig, Venue};
+use crate::exchange::Mode;
 use crate::faults::{Class, Kind};
 use crate::hub::{ConnId, Out, Outbox};
 use crate::limits::{Buckets, FixedWindow};
@@ -60,6 +62,8 @@ struct Conn {
     /// Set when the client was subscribed before the tape began: it gets recorded bytes untouched.
     on_tape: bool,
     closing: bool,
+    /// Account of the `user` subscription.
+    user: Option<usize>,
 }
 
 /// Figures of one product beside its book.
@@ -93,8 +97,10 @@ pub(crate) struct Coinbase {
     rng: ChaCha8Rng,
     connects: FixedWindow,
     messages: FixedWindow,
-    public: Buckets,
-    private: Buckets,
+    public: Buckets<IpAddr>,
+    /// By key, or by nobody's where there are no keys.
+    private: Buckets<usize>,
+    hourly: BTreeMap<usize, (u64, u64)>,
     cache: BTreeMap<String, (u64, String)>,
     /// Level2 events of this tick, in order.
     pending: Vec<(usize, String)>,
@@ -136,6 +142,7 @@ impl Coinbase {
             messages: FixedWindow::new(1),
             public: Buckets::new(f64::from(cc.public_per_s), f64::from(cc.public_per_s)),
             private: Buckets::new(f64::from(cc.private_per_s), f64::from(cc.private_per_s)),
+            hourly: BTreeMap::new(),
             cache: BTreeMap::new(),
             pending: Vec::new(),
         }
@@ -172,6 +179,7 @@ impl Coinbase {
             acks: Vec::new(),
             on_tape: false,
             closing: false,
+            user: None,
         };
         self.conns.insert(outbox.id, conn);
         Ok(outbox)
@@ -225,7 +233,16 @@ impl Coinbase {
             .get("channel")
             .and_then(Value::as_str)
             .ok_or_else(|| Refused("channel is required".to_owned()))?;
-        if matches!(channel, "user" | "futures_balance_summary") {
+        let key = value.get("jwt").and_then(Value::as_str).and_then(|t| private::ws_key(ctx, t));
+        // A token is checked wherever it comes; a venue without keys lets any pass for market data.
+        if has_token && key.is_none() && !ctx.keys.is_empty() {
+            return Err(Refused("authentication failure".to_owned()));
+        }
+        if channel == "user" {
+            let refused = || Refused("authentication failure".to_owned());
+            return self.user_channel(ctx, id, conn, &value, key.ok_or_else(refused)?);
+        }
+        if channel == "futures_balance_summary" {
             return Err(Refused("authentication failure".to_owned()));
         }
         let channel = *CHANNELS
@@ -252,6 +269,41 @@ impl Coinbase {
             Some("subscribe") => self.subscribe(ctx, id, conn, channel, products),
             Some("unsubscribe") => {
                 self.unsubscribe(ctx, id, conn, channel, &products);
+                Ok(())
+            }
+            _ => Err(Refused("type must be subscribe or unsubscribe".to_owned())),
+        }
+    }
+
+    /// Subscribes to `user`, or ends that.
+    fn user_channel(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        id: ConnId,
+        conn: &mut Conn,
+        value: &Value,
+        key: usize,
+    ) -> Result<(), Refused> {
+        conn.subscribed = true;
+        let account = ctx.keys.get(key).account;
+        match value.get("type").and_then(Value::as_str) {
+            Some("subscribe") => {
+                let id_text = ctx.desk.ext_id(VENUE, 'F', account);
+                conn.subs.entry("user").or_default().insert(id_text);
+                let late = self.rng.random::<bool>();
+                if !late {
+                    self.acknowledge(ctx, id, conn);
+                }
+                self.open_user(ctx, id, conn, account);
+                if late {
+                    self.acknowledge(ctx, id, conn);
+                }
+                Ok(())
+            }
+            Some("unsubscribe") => {
+                conn.subs.remove("user");
+                conn.user = None;
+                self.acknowledge(ctx, id, conn);
                 Ok(())
             }
             _ => Err(Refused("type must be subscribe or unsubscribe".to_owned())),
@@ -369,6 +421,10 @@ impl Coinbase {
         let mark = inst.map(|inst| Mark { venue: VENUE, inst, id: conn.sequence });
         conn.sequence += 1;
         conn.data_ns = ctx.now;
+        if class == Class::User {
+            Self::send_user(ctx, id, symbol, body);
+            return;
+        }
         ctx.hub.send_marked(id, class, symbol, Bytes::from(body), mark);
     }
 
@@ -713,29 +769,54 @@ impl Coinbase {
 
     /// Answers a REST request.
     pub fn rest(&mut self, ctx: &mut Ctx<'_>, request: &Request) -> Response {
+        if request.path.starts_with("/v2/") {
+            return self.consumer(ctx, request);
+        }
         let Some(path) = request.path.strip_prefix(PREFIX) else {
             return generic(404, "NOT_FOUND", "unknown path");
         };
         let token = request.header("authorization").is_some_and(|a| a.starts_with("Bearer "));
         let public = path == "time" || path.starts_with("market/");
         if !public && !token {
-            return Response { body: b"Unauthorized\n".to_vec(), ..Response::html(401, "") };
+            return private::unauthorized();
         }
-        let (bucket, per_s) = if token {
-            (&mut self.private, ctx.cfg.coinbase.private_per_s)
+        // A venue without keys lets any token pass, for market data alone.
+        let key = private::rest_key(ctx, request);
+        let needed = !public && (private::is_private(path) || !ctx.keys.is_empty());
+        if needed && key.is_none() {
+            return private::unauthorized();
+        }
+        let (left, per_s) = if token {
+            (self.private_budget(ctx, key), ctx.cfg.coinbase.private_per_s)
         } else {
-            (&mut self.public, ctx.cfg.coinbase.public_per_s)
+            (self.public.take(request.peer, ctx.now), ctx.cfg.coinbase.public_per_s)
         };
-        let left = bucket.take(request.peer, ctx.now);
-        let response = match left {
-            None => too_many(),
-            Some(_) if request.method != "GET" => generic(404, "NOT_FOUND", "unknown path"),
-            Some(_) => self.cached(ctx, request, path),
+        let response = match (left, key) {
+            (None, _) => too_many(),
+            (Some(_), Some(key)) if private::is_private(path) => {
+                self.private_rest(ctx, request, path, key)
+            }
+            _ if request.method != "GET" => generic(404, "NOT_FOUND", "unknown path"),
+            _ => self.cached(ctx, request, path),
         };
         response
             .with("x-ratelimit-limit", per_s)
             .with("x-ratelimit-remaining", format!("{:.0}", left.unwrap_or(0.0).floor()))
             .with("x-ratelimit-reset", 1)
+    }
+
+    /// Takes one request of a key's second and hour.
+    fn private_budget(&mut self, ctx: &Ctx<'_>, key: Option<usize>) -> Option<f64> {
+        let key = key.unwrap_or(usize::MAX);
+        let left = self.private.take(key, ctx.now)?;
+        let hour = ctx.now / 3_600_000_000_000;
+        let used = self.hourly.entry(key).or_insert((hour, 0));
+        if used.0 != hour {
+            *used = (hour, 0);
+        }
+        used.1 += 1;
+        let most = ctx.cfg.coinbase.private_per_hour;
+        (most == 0 || used.1 <= most).then_some(left)
     }
 
     /// `/market/*` is cached for a second unless the request says otherwise.
@@ -781,6 +862,20 @@ impl Coinbase {
                 )
             }
             "products" => self.products(ctx, params),
+            "best_bid_ask" => {
+                let wanted: Vec<&str> = params
+                    .iter()
+                    .filter(|(n, _)| n == "product_ids")
+                    .map(|(_, v)| v.as_str())
+                    .collect();
+                let list: Vec<(String, usize)> = self
+                    .product_ids(ctx)
+                    .into_iter()
+                    .filter(|(name, _, _)| wanted.is_empty() || wanted.contains(&name.as_str()))
+                    .map(|(name, inst, _)| (name, inst))
+                    .collect();
+                private::best_bid_ask(ctx, &list, ctx.hub.venue_now(VENUE))
+            }
             "product_book" => {
                 let Some(product) = get("product_id") else {
                     return generic(400, "INVALID_ARGUMENT", "product_id is required");
@@ -843,7 +938,12 @@ impl Coinbase {
         let (Ok(limit), Ok(offset)) = (number("limit", usize::MAX), number("offset", 0)) else {
             return generic(400, "INVALID_ARGUMENT", "limit and offset are numbers");
         };
-        let ids = self.product_ids(ctx);
+        let kind = params.iter().find(|(n, _)| n == "product_type").map(|(_, v)| v.as_str());
+        // Only spot is simulated: a client that asks for futures gets an empty list.
+        let ids = match kind {
+            None | Some("" | "SPOT" | "UNKNOWN_PRODUCT_TYPE") => self.product_ids(ctx),
+            Some(_) => Vec::new(),
+        };
         let rows: Vec<String> = ids
             .into_iter()
             .filter(|(name, _, _)| wanted.is_empty() || wanted.contains(&name.as_str()))
@@ -867,8 +967,10 @@ impl Coinbase {
         let best = it.book.best(Side::Bid).map_or(0, |l| l.px);
         let last = spec.tick.trimmed(if stats.last == 0 { best } else { stats.last });
         let quote = if alias { "USDC" } else { spec.quote.as_str() };
-        let halted = it.status == Status::Halted;
-        let cancel_only = halt_mode(ctx, inst) == Some("cancel_only");
+        let mode = halt_mode(ctx, inst);
+        let cancel_only = mode == Some("cancel_only");
+        let (post_only, limit_only) = (mode == Some("post_only"), mode == Some("limit_only"));
+        let halted = mode.is_some() && !post_only && !limit_only;
         let (alias_field, alias_to) = match (alias, alias_of(ctx.market, spec)) {
             (true, _) => (spec.symbol.clone(), String::new()),
             (false, Some(other)) => (String::new(), format!("\"{other}\"")),
@@ -888,7 +990,7 @@ impl Coinbase {
              \"quote_increment\":\"{tick}\",\"price_increment\":\"{tick}\",\"quote_min_size\":\"{}\",\
              \"quote_max_size\":\"150000000\",\"base_min_size\":\"{}\",\"base_max_size\":\"3400000\",\
              \"base_name\":\"{}\",\"quote_name\":\"{}\",\"watched\":false,\"is_disabled\":false,\"new\":false,\
-             \"status\":\"online\",\"cancel_only\":{cancel_only},\"limit_only\":false,\"post_only\":false,\
+             \"status\":\"online\",\"cancel_only\":{cancel_only},\"limit_only\":{limit_only},\"post_only\":{post_only},\
              \"trading_disabled\":{},\"auction_mode\":false,\"product_type\":\"SPOT\",\
              \"quote_currency_id\":\"{quote}\",\"base_currency_id\":\"{}\",\
              \"fcm_trading_session_details\":null,\"mid_market_price\":\"\",\"alias\":\"{alias_field}\",\
@@ -994,8 +1096,13 @@ fn alias_of(market: &Market, spec: &Spec) -> Option<String> {
         .then_some(alias)
 }
 
+/// Why a product takes no orders, or not all: a halt of its own, or the venue's state.
 fn halt_mode<'a>(ctx: &'a Ctx<'_>, inst: usize) -> Option<&'a str> {
     let it = &ctx.market.instruments()[inst];
+    match ctx.desk.mode(VENUE) {
+        Mode::Online => {}
+        mode => return Some(mode.name()),
+    }
     let fault = ctx.hub.faults.state(Kind::Halt, VENUE, Some(&it.spec.symbol))?;
     (it.status == Status::Halted).then(|| fault.mode.as_deref().unwrap_or("halt"))
 }
@@ -1025,7 +1132,7 @@ fn status_row(ctx: &Ctx<'_>, inst: usize) -> String {
     let spec = &ctx.market.instruments()[inst].spec;
     let status = match halt_mode(ctx, inst) {
         None => "online",
-        Some("cancel_only") => "cancel_only",
+        Some(mode @ ("cancel_only" | "post_only" | "limit_only")) => mode,
         Some(_) => "offline",
     };
     format!(

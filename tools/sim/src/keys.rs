@@ -162,6 +162,10 @@ impl Registry {
         self.index.get(&(venue, text.to_owned())).copied()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     pub fn get(&self, key: usize) -> &Key {
         &self.keys[key]
     }

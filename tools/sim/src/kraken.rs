@@ -97,7 +97,7 @@ pub(crate) struct Kraken {
     stats: BTreeMap<usize, Stats>,
     rng: ChaCha8Rng,
     connects: FixedWindow,
-    public: Buckets,
+    public: Buckets<std::net::IpAddr>,
     system: String,
     tokens: BTreeMap<String, trading::Token>,
     /// Private REST calls by key: when, and the counter then.

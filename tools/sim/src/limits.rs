@@ -40,21 +40,21 @@ impl FixedWindow {
     }
 }
 
-/// A token bucket per address.
+/// A token bucket per address or key.
 #[derive(Debug)]
-pub(crate) struct Buckets {
+pub(crate) struct Buckets<K> {
     per_s: f64,
     burst: f64,
-    levels: BTreeMap<IpAddr, (u64, f64)>,
+    levels: BTreeMap<K, (u64, f64)>,
 }
 
-impl Buckets {
+impl<K: Ord> Buckets<K> {
     pub fn new(per_s: f64, burst: f64) -> Self {
         Self { per_s, burst, levels: BTreeMap::new() }
     }
 
     /// Takes one token; returns what is left, or `None` if there was none.
-    pub fn take(&mut self, address: IpAddr, now_ns: u64) -> Option<f64> {
+    pub fn take(&mut self, address: K, now_ns: u64) -> Option<f64> {
         if self.levels.len() >= ADDRESSES_MAX && !self.levels.contains_key(&address) {
             self.levels.pop_first();
         }
@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn buckets_refill() {
         let mut bucket = Buckets::new(2.0, 3.0);
-        let taken = |b: &mut Buckets, at| (0..5).filter(|_| b.take(HERE, at).is_some()).count();
+        let taken =
+            |b: &mut Buckets<IpAddr>, at| (0..5).filter(|_| b.take(HERE, at).is_some()).count();
         assert_eq!(taken(&mut bucket, 0), 3);
         assert_eq!(taken(&mut bucket, S), 2);
         assert_eq!(taken(&mut bucket, 100 * S), 3);
