@@ -4,7 +4,9 @@
 //! no float, no randomness, no environment; allocation at construction only. The same journal gives
 //! the same outputs, byte for byte, on any machine.
 //!
-//! Read in this order: [`units`], [`record`], [`book`], [`graph`], [`walk`], [`detector`], [`engine`].
+//! Read in this order: [`units`], [`record`], [`book`], [`graph`], [`walk`], [`detector`], [`engine`]; then
+//! for trading [`limits`], [`orders`], [`ledger`], [`round`], [`controls`], [`hedge`], [`trading`], [`paper`],
+//! [`restore`].
 #![no_std]
 #![deny(clippy::float_arithmetic)]
 

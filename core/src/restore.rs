@@ -8,6 +8,8 @@
 //! next one until their venue tells, its fills are never booked twice, and what it left naked is hedged as
 //! one orphan round as soon as the level allows.
 //!
+//! Paper orders die with their run: there is no venue that could tell of them.
+//!
 //! A journal of several runs is read as one: what a run was given to restore is its beginning.
 //!
 //! Not here: what the engine does with it (`trading`), where the journal is read (`tandem`).

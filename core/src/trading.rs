@@ -1558,6 +1558,10 @@ impl Desk {
         if !fits || terms.run == self.limits.run {
             return false;
         }
+        if self.limits.mode == Mode::Paper {
+            // A paper order dies with its run: nobody is left to fill it, or to ask.
+            return true;
+        }
         let Some(place) = self.orphan_place(env) else { return false };
         let Some(round) = self.rounds.get(place) else { return false };
         let order = Order::new(terms, round.id, env.now_ns);

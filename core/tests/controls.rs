@@ -885,3 +885,17 @@ fn dust_is_netted_and_capped() {
         assert_eq!(desk.level(Venue::Kraken), level, "{dust_max}");
     }
 }
+
+/// Row OE-21. After arming, the first rounds are of the smallest size.
+#[test]
+fn the_first_rounds_after_arming_are_small() {
+    let mut limits = trading(Mode::Live, &universe(false));
+    limits.ramp_rounds = 1;
+    let mut world = World::armed(limits);
+    world.dislocate(2, BTC / 4);
+    let legs = world.orders();
+    assert!(legs.len() == 2 || legs.len() == 4, "{:?}", world.denials());
+    assert!(legs[..2].iter().all(|leg| leg.qty.0 <= 3 * LOT), "{legs:?}");
+    assert!(legs[2..].iter().all(|leg| 10 * LOT < leg.qty.0), "{legs:?}");
+    println!("figure OE-21: the first round after arming is of {} quanta", legs[0].qty.0);
+}

@@ -201,3 +201,31 @@ fn fills_of_dead_runs_are_known_again() {
     }));
     assert_eq!(next.kinds(Kind::ControlLevel).len(), 0, "no reason to doubt");
 }
+
+/// A paper run that dies with orders under way: its ledger goes on, its orders do not.
+#[test]
+fn a_dead_paper_run_leaves_balances_and_no_orders() {
+    let universe = universe(false);
+    let mut world = World::armed(trading(Mode::Paper, &universe));
+    world.dislocate(2, BTC / 4);
+    for _ in 0..10 {
+        world.timer(MS);
+    }
+    world.timer(S);
+    world.beat();
+    world.dislocate(1, BTC / 8);
+    assert_eq!(open(&world.engine).len(), 2, "under way");
+    let mut limits = trading(Mode::Paper, &universe);
+    limits.run = 8;
+    let mut next = World::new(universe.clone(), limits);
+    for record in collect(&universe, world.journal.iter().copied()) {
+        next.step(record);
+    }
+    assert_eq!(balances(&next), balances(&world));
+    assert_eq!((open(&next.engine).len(), exposure(&next)), (0, 0));
+    let desk = next.engine.desk().expect("trades");
+    assert_eq!(desk.paper().balance(Venue::Kraken, AssetId(0)), next.held(Venue::Kraken, 0));
+    // An opening balance of the configuration does not count twice.
+    next.open(BTC, USD);
+    assert_eq!(balances(&next), balances(&world));
+}
