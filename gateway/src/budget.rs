@@ -23,8 +23,6 @@ const BINANCE_ORDERS: u64 = 50;
 const BINANCE_WEIGHT: u64 = 6_000;
 /// Coinbase: requests a second, in thousandths (community figure; section 9).
 const COINBASE_MILLI: u32 = 30_000;
-/// Kraken: REST counter of the lowest tier and its decay (section 8.1).
-const KRAKEN_REST: (u32, u32) = (15, 330);
 
 /// The budgets of one venue.
 #[derive(Clone, Debug)]
@@ -69,8 +67,8 @@ impl Budgets {
             }
             Venue::Kraken => {
                 // A start needs six requests at once, which must fit whatever the share.
-                let burst = share(KRAKEN_REST.0, config.query_share_ppm).max(8);
-                Budget::bucket(share(KRAKEN_REST.1, config.query_share_ppm), burst)
+                let burst = share(config.kraken_rest_max, config.query_share_ppm).max(8);
+                Budget::bucket(share(config.kraken_rest_milli, config.query_share_ppm), burst)
             }
         };
         Budgets {

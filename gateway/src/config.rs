@@ -63,6 +63,10 @@ pub struct Config {
     pub kraken_counter_max: u32,
     /// Kraken: its decay in thousandths a second (1,000, 2,340, 3,750).
     pub kraken_decay_milli: u32,
+    /// Kraken: threshold of the REST counter of the key, by tier (15, 20, 20).
+    pub kraken_rest_max: u32,
+    /// Kraken: its decay in thousandths a second (330, 500, 1,000).
+    pub kraken_rest_milli: u32,
     /// Host as it stands in HTTP heads and Coinbase tokens, with the port where it is not 443.
     pub rest_host: String,
     /// Seed of the backoff jitter.
@@ -110,6 +114,8 @@ impl Config {
             tokens: 8,
             kraken_counter_max: 60,
             kraken_decay_milli: 1_000,
+            kraken_rest_max: 15,
+            kraken_rest_milli: 330,
             rest_host: rest_host.to_owned(),
             seed: 1,
         }

@@ -241,8 +241,11 @@ pub struct Desk {
     code: i64,
     /// The reconciliation.
     pub recon: Recon,
+    fees_known: bool,
     /// How often the user stream was opened.
     pub opened: u64,
+    /// When it was opened last.
+    pub opened_ns: i64,
     /// Parts of each audit that are out.
     parts: [usize; 4],
     /// A part of the audit failed.
@@ -315,7 +318,9 @@ impl Desk {
             refused: false,
             code: 0,
             recon: Recon::Idle,
+            fees_known: false,
             opened: 0,
+            opened_ns: 0,
             parts: [0; 4],
             failed: [false; 4],
             held: Vec::new(),
@@ -956,10 +961,11 @@ impl Desk {
         self.link = Link::Open;
         self.refused = false;
         self.heard(now_ns);
-        self.recon = Recon::Running { done: [false; 4] };
+        // What the venue charges was read once and does not change with a connection.
+        self.recon = Recon::Running { done: [false, false, false, self.fees_known] };
         // What was asked before the stream was open may be older than it.
         self.asked.retain(|asked| !matches!(asked.ask, Ask::Audit(..)));
-        self.opened += 1;
+        (self.opened, self.opened_ns) = (self.opened + 1, now_ns);
         self.parts = [0; 4];
         self.failed = [false; 4];
         self.holding = true;
@@ -1026,6 +1032,7 @@ impl Desk {
             && let Recon::Running { done } = &mut self.recon
         {
             done[idx] = true;
+            self.fees_known |= audit == Audit::Fees;
         }
     }
 

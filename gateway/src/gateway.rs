@@ -202,7 +202,11 @@ impl Gateway {
             return Err(GuardReason::Budget);
         }
         let bytes = self.dialect.spelled();
-        let sent = self.guard.send(order, usd, (spelled.route, bytes), (gate, wires), now_ns)?;
+        let sent = self.guard.send(order, usd, (spelled.route, bytes), (gate, wires), now_ns);
+        if sent == Err(GuardReason::Backlog) {
+            self.dialect.not_ready(spelled.route);
+        }
+        let sent = sent?;
         let conn = match spelled.route {
             crate::guard::Route::Ws { conn } => conn,
             crate::guard::Route::Http { .. } => 0,
@@ -299,7 +303,9 @@ impl Gateway {
         let orders = &self.desk.orders;
         let mute = orders.slots().any(|slot| {
             let entry = orders.get(slot);
-            entry.acked && !entry.streamed && entry.sent_ns != 0 && lag < now_ns - entry.sent_ns
+            // Of what was sent before it was opened the stream tells nothing.
+            let told = entry.acked && self.desk.opened_ns < entry.sent_ns;
+            told && !entry.streamed && lag < now_ns - entry.sent_ns
         });
         if silent || mute && self.desk.recon == Recon::Clean {
             tracing::warn!(venue = self.desk.venue.name(), silent, mute, "user stream in doubt");

@@ -46,6 +46,13 @@ pub enum Action {
         /// Without the closing handshake.
         reset: bool,
     },
+    /// Give up an HTTP connection whose request is not answered: it would hold up the next one.
+    Drop {
+        /// Which.
+        lane: u8,
+        /// The request on it, which fails.
+        request: u32,
+    },
     /// Send an HTTP request.
     Http {
         /// Connection for it: [`QUERY_LANE`], [`CANCEL_LANE`], or one of the order lanes above.
@@ -130,6 +137,9 @@ pub trait Dialect {
 
     /// Returns what [`Dialect::spell`] wrote.
     fn spelled(&self) -> &[u8];
+
+    /// An order that was spelled for this route found its connection not ready and did not leave.
+    fn not_ready(&mut self, _route: Route) {}
 
     /// Sends a cancel; returns whether it could.
     fn cancel(&mut self, desk: &mut Desk, slot: usize, now_ns: i64) -> bool;

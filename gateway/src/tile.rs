@@ -504,6 +504,13 @@ impl GatewayTile {
                 }
                 self.gone(conn, CloseCause::Local);
             }
+            Action::Drop { lane, request } => {
+                if let Some(lane) = self.sockets.lanes.get_mut(usize::from(lane)) {
+                    lane.client.discard();
+                }
+                let at = Stamps { recv_ns: now_ns, ..Stamps::default() };
+                self.gateway.on_reply(request, Reply::Failed, at, &*self.gate);
+            }
             Action::Http { lane, request, bytes } => {
                 let lane = usize::from(lane).min(self.sockets.lanes.len() - 1);
                 // No request of these is an order, and each may be asked twice: all are queries, cancels

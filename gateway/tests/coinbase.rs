@@ -12,7 +12,7 @@ use tandem_core::account::SessionState;
 use tandem_core::level::Level;
 use tandem_core::order::{ClientId, DoneStatus, NewOrder, RejectClass, Report, Tif, UnknownCause};
 use tandem_core::record::{Kind, Venue};
-use tandem_core::units::{Amount, Px, Qty};
+use tandem_core::units::{Amount, Qty};
 use tandem_gateway::coinbase::Coinbase;
 use tandem_gateway::guard::{GuardReason, Route};
 use tandem_gateway::keys::Credentials;

@@ -17,7 +17,7 @@ pub struct Signer {
 }
 
 enum Kind {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Ed25519(Ed25519KeyPair),
 }
 
@@ -33,7 +33,7 @@ impl Signer {
         match credentials {
             Credentials::BinanceHmac { api_key, secret } => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal());
-                Ok(Signer { api_key: api_key.clone(), kind: Kind::Hmac(key) })
+                Ok(Signer { api_key: api_key.clone(), kind: Kind::Hmac(Box::new(key)) })
             }
             Credentials::BinanceEd25519 { api_key, private_key_pem } => {
                 let refused = KeyError::Private { expected: "PKCS#8 of an Ed25519 key" };

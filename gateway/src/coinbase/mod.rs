@@ -429,6 +429,9 @@ impl Dialect for Coinbase {
         let now_ns = at.recv_ns;
         let Some(asked) = desk.answered(u64::from(request), now_ns) else { return };
         let Reply::Answer { status, retry_after_s, body, .. } = reply else {
+            // Its connection is gone: it is made and warmed at once, not when an order needs it.
+            let of_it = |lane: &&mut (u64, i64)| lane.0 == u64::from(request);
+            self.lanes.iter_mut().filter(of_it).for_each(|lane| *lane = (0, 0));
             return desk.unanswered(asked, UnknownCause::Disconnect);
         };
         if matches!(asked.ask, Ask::Alive) {
@@ -454,6 +457,12 @@ impl Dialect for Coinbase {
             || self.cancel_tokens.refill(&self.signer, now_s);
         for lane in usize::from(CANCEL_LANE)..self.lanes.len() {
             let (last, at_ns) = self.lanes[lane];
+            if desk.is_asked_id(last) && desk.config.ack_ns_max < now_ns - at_ns {
+                // Its request is unknown by now; the next order shall not wait behind it.
+                desk.act(Action::Drop { lane: lane as u8, request: last as u32 });
+                self.lanes[lane] = (0, 0);
+                continue;
+            }
             if now_ns < at_ns + WARM_NS || desk.is_asked_id(last) || !desk.budgets.query(1, now_ns)
             {
                 continue;
@@ -496,6 +505,12 @@ impl Dialect for Coinbase {
                 ttl_ns: now_ns,
             }),
             _ => Err(GuardReason::Malformed),
+        }
+    }
+
+    fn not_ready(&mut self, route: Route) {
+        if let Route::Http { lane, .. } = route {
+            self.lanes[usize::from(lane)] = (0, 0);
         }
     }
 

@@ -110,7 +110,7 @@ impl Kraken {
 
     /// Sends a private REST request.
     fn post(&mut self, desk: &mut Desk, ask: Ask, method: &str, params: &str, now_ns: i64) -> bool {
-        let nonce = match self.nonces.next() {
+        let nonce = match self.nonces.take() {
             Ok(nonce) => nonce.to_string(),
             Err(err) => {
                 tracing::error!(%err, "kraken nonce file");

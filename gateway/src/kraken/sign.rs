@@ -96,7 +96,7 @@ impl Nonces {
     }
 
     /// Returns a nonce that was never returned before.
-    pub fn next(&mut self) -> io::Result<u64> {
+    pub fn take(&mut self) -> io::Result<u64> {
         if self.reserved <= self.next {
             let reserved = self.next + BATCH;
             self.file.rewind()?;
@@ -185,7 +185,7 @@ pub(crate) mod tests {
             let second = Nonces::open(&path, 0).expect_err("one writer a key");
             assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
             for _ in 0..BATCH + 7 {
-                let nonce = nonces.next().expect("room");
+                let nonce = nonces.take().expect("room");
                 assert!(last < nonce, "{nonce} after {last}");
                 last = nonce;
                 taken += 1;

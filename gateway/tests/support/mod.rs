@@ -202,6 +202,10 @@ impl<S: Script> Bench<S> {
                 }
                 Some(Action::Ping { conn }) => self.gateway.on_pong(conn, now),
                 Some(Action::Close { conn, .. }) => self.close(conn, CloseCause::Local),
+                Some(Action::Drop { request, .. }) => {
+                    let at = self.at();
+                    self.gateway.on_reply(request, Reply::Failed, at, &self.gate);
+                }
                 Some(Action::Http { request, bytes, .. }) => {
                     let text = String::from_utf8(bytes).unwrap();
                     assert!(!is_order(&text), "an order left as an action: {text}");
