@@ -332,6 +332,12 @@ fn venue_addresses(venue: Venue, plain: SocketAddr, tls: SocketAddr) -> VenueAdd
     }
 }
 
+/// Waits for the stop signal, whether it comes or was there already: a task may be polled first after it.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the same thing.
+    let _ = stop.wait_for(|s| *s).await;
+}
+
 /// The event loop: moves the world a step at a time.
 async fn tick(shared: Arc<Shared>, step: Duration) {
     let mut stop = shared.stop.subscribe();
@@ -340,7 +346,7 @@ async fn tick(shared: Arc<Shared>, step: Duration) {
     loop {
         tokio::select! {
             _ = timer.tick() => shared.world().tick(),
-            _ = stop.changed() => return,
+            () = stopped(&mut stop) => return,
         }
     }
 }

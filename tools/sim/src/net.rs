@@ -20,12 +20,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::Shared;
 use crate::config::Venue;
 use crate::faults::Answer;
 use crate::hub::{Out, Outbox};
 use crate::observe::Mark;
 use crate::ws;
+use crate::{Shared, stopped};
 
 /// Largest request head; Binance clients put many streams into one URI.
 const HEAD_MAX: usize = 32 * 1024;
@@ -276,14 +276,14 @@ pub(crate) async fn accept(
         let Some(open) = &listener else {
             tokio::select! {
                 () = sleep(Duration::from_millis(20)) => continue,
-                _ = stop.changed() => return,
+                () = stopped(&mut stop) => return,
             }
         };
         let accepted = tokio::select! {
             accepted = open.accept() => accepted,
             // Looks for a new `refuse` fault.
             () = sleep(Duration::from_millis(50)) => continue,
-            _ = stop.changed() => return,
+            () = stopped(&mut stop) => return,
         };
         let (tcp, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -309,7 +309,7 @@ pub(crate) async fn accept(
             let mut stop = shared.stop.subscribe();
             tokio::select! {
                 () = connection(&shared, role, tcp, peer, tls) => {}
-                _ = stop.changed() => {}
+                () = stopped(&mut stop) => {}
             }
         });
     }

@@ -177,8 +177,8 @@ fn resting_orders_are_listed_edited_and_cancelled() {
     )
     .json();
     assert_eq!(edit["success"], true, "{edit}");
-    let update =
-        client.until(|v| v["events"][0]["orders"][0]["limit_price"] == (low - 60).to_string());
+    let wanted = (low - 60).to_string();
+    let update = client.until(|v| v["events"][0]["orders"][0]["limit_price"] == wanted.as_str());
     assert_eq!(update["events"][0]["orders"][0]["leaves_quantity"], "1");
     let cancel =
         call(&sim, "POST", "orders/batch_cancel", &json!({"order_ids": [id, "nobody"]})).json();
