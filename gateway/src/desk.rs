@@ -670,11 +670,9 @@ impl Desk {
         let entry = self.orders.get_mut(slot);
         entry.not_found = entry.not_found.saturating_add(1);
         entry.not_found_ns = entry.not_found_ns.max(asked_ns);
-        let from_ns = self.proof_from_ns(slot);
-        let entry = self.orders.get_mut(slot);
-        if self.config.proof_polls <= entry.not_found && from_ns <= entry.not_found_ns {
+        if self.is_polled(slot) {
             // Only its trades are missing for the proof.
-            entry.poll_at_ns = 0;
+            self.orders.get_mut(slot).poll_at_ns = 0;
         }
         self.prove(slot);
     }
@@ -693,17 +691,24 @@ impl Desk {
         entry.ttl_ns.max(entry.sent_ns + self.config.proof_ns) + self.config.proof_margin_ns
     }
 
-    /// The rule of OE-04: enough polls, the last of them late enough, and no trade found as late.
-    fn prove(&mut self, slot: usize) {
-        let from_ns = self.proof_from_ns(slot);
+    /// Returns whether the queries' part of the proof is there: often enough, the last one late enough.
+    #[must_use]
+    pub fn is_polled(&self, slot: usize) -> bool {
         let entry = self.orders.get(slot);
-        let late = from_ns <= entry.not_found_ns || muted("PROOF_TIME");
+        let late = self.proof_from_ns(slot) <= entry.not_found_ns || muted("PROOF_TIME");
         let often = self.config.proof_polls <= entry.not_found || muted("PROOF_POLLS");
-        let clean = from_ns <= entry.clean_ns
+        0 < entry.not_found && late && often
+    }
+
+    /// The rule of OE-04: polled, and no trade found as late.
+    fn prove(&mut self, slot: usize) {
+        let polled = self.is_polled(slot);
+        let entry = self.orders.get(slot);
+        let clean = self.proof_from_ns(slot) <= entry.clean_ns
             || (muted("PROOF_TIME") && 0 < entry.clean_ns)
             || muted("PROOF_TRADES");
         let silent = !entry.acked && entry.fills.is_empty() && entry.end.is_none();
-        if silent && 0 < entry.not_found && late && often && clean {
+        if silent && polled && clean {
             self.stats.never_accepted += 1;
             self.done(slot, DoneStatus::NeverAccepted, Qty(0));
         }

@@ -367,8 +367,7 @@ impl Gateway {
             return;
         }
         let from_ns = self.desk.proof_from_ns(slot);
-        let polled =
-            self.desk.config.proof_polls <= entry.not_found && from_ns <= entry.not_found_ns;
+        let polled = self.desk.is_polled(slot);
         let behind = entry.acked && entry.filled < entry.totals.0;
         let asked = if polled || behind && entry.polls % 2 == 1 {
             self.dialect.order_trades(&mut self.desk, slot, now_ns)

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use zeroize::Zeroize;
 
+pub use crate::client::check;
+
 /// Bytes that nobody may see.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);

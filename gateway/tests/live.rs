@@ -413,6 +413,25 @@ fn fills_and_cancels(venue: Venue) {
     live.send(&missing);
     live.until("expired", 10, |live| live.done(&missing).is_some());
     assert_eq!(live.done(&missing), Some((DoneStatus::Expired, 0)));
+    live.until("stats are written", 1, {
+        let end = Instant::now() + Duration::from_millis(50);
+        move |_| end < Instant::now()
+    });
+    let name = tandem_gateway::tile::stats_name(venue);
+    let shown =
+        tandem_shm::StatsReader::open(&live.dir, &name, Duration::from_secs(1)).unwrap().snapshot();
+    let ns = |name: &str| {
+        let histogram = shown.histogram(name).unwrap();
+        (histogram.percentile(50.0).unwrap(), histogram.max().unwrap(), histogram.count())
+    };
+    use tandem_gateway::stats::metric;
+    println!(
+        "figure 9.3: {} ring to socket, TLS on: p50/max/orders {:?} ns, record to socket {:?} ns, reply {:?} ns",
+        venue.name(),
+        ns(metric::RING_TO_SOCKET),
+        ns(metric::TICK_TO_ORDER),
+        ns(metric::REPLY)
+    );
     let stats = live.tile.as_ref().unwrap().gateway().desk().stats;
     assert_eq!((stats.unknowns, stats.malformed, stats.unknown_codes), (0, 0, 0), "{stats:?}");
 }
