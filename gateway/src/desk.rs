@@ -67,7 +67,7 @@ impl Listing {
     pub fn usd(&self, px: Px, qty: Qty) -> i128 {
         let scale = 10i128.pow(u32::from(self.px_exponent) + u32::from(self.qty_exponent));
         let quote = i128::from(px.0) * i128::from(qty.0);
-        (quote / scale + 1).saturating_mul(self.usd_ceiling)
+        quote.saturating_mul(self.usd_ceiling) / scale + 1
     }
 }
 

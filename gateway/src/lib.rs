@@ -31,3 +31,4 @@ pub mod orders;
 pub mod stats;
 pub mod text;
 pub mod tile;
+pub mod warden;

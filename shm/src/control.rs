@@ -278,6 +278,12 @@ impl Actor {
         self.words()[2].store(u64::from(epoch), Ordering::Release);
     }
 
+    /// Leaves in order: the row names no process any more.
+    pub fn leave(self) {
+        // Release: what was done before is seen by whoever sees the row empty.
+        self.words()[0].store(0, Ordering::Release);
+    }
+
     /// Returns the page.
     #[must_use]
     pub fn page(&self) -> &ControlPage {
