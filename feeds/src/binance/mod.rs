@@ -38,6 +38,8 @@ use crate::spec::VenueInstrument;
 use crate::symbols::Symbols;
 
 const SECOND: i64 = 1_000_000_000;
+/// The first reading of the rules; later ones follow `rules_every_ns`.
+const RULES_FIRST_NS: i64 = 2 * SECOND;
 
 /// Tickers in a row that the diff covering them contradicts: one miss was seen twice in 6,493 diffs of a
 /// healthy session, so one proves nothing.
@@ -159,7 +161,7 @@ impl Binance {
             cells: Vec::new(),
             levels: Levels::default(),
             next_id: 1,
-            rules_at_ns: now_ns.saturating_add(options.rules_every_ns),
+            rules_at_ns: now_ns.saturating_add(RULES_FIRST_NS),
             instruments,
             options,
         };
@@ -808,12 +810,11 @@ impl Binance {
             let Some(slot) = self.symbols.find(rules.symbol.as_bytes()) else { continue };
             let now = self.instruments[slot].quanta(&rules);
             let cell = &mut self.cells[slot];
-            if cell.rules.replace(now) == Some(now) {
-                continue;
-            }
+            let is_known = cell.rules.replace(now) == Some(now);
             let (status, [tick, lot, notional]) = now;
             cell.status = status;
-            self.stats.rule_changes += 1;
+            self.stats.rule_changes += u64::from(!is_known);
+            // Told at every reading: nobody trades on rules that nobody has read for long.
             self.books.rules(slot, status, tick, lot, notional);
             self.books.commit(head, out);
             self.settle(slot, head, out);

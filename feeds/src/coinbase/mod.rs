@@ -38,6 +38,8 @@ use crate::spec::VenueInstrument;
 use crate::symbols::Symbols;
 
 const SECOND: i64 = 1_000_000_000;
+/// The first reading of the rules; later ones follow `rules_every_ns`.
+const RULES_FIRST_NS: i64 = 2 * SECOND;
 
 /// Where a product is asked for that the venue does not know.
 const UNKNOWN_NS: i64 = 30 * SECOND;
@@ -154,7 +156,7 @@ impl Coinbase {
                     alias: (next < end && same(slot, next)).then_some(next),
                     status: self.instruments[slot].status,
                     rules: None,
-                    rules_at_ns: now_ns.saturating_add(self.options.rules_every_ns),
+                    rules_at_ns: now_ns.saturating_add(RULES_FIRST_NS),
                     auditor: Auditor::default(),
                     backoff: Backoff::new(SECOND / 4, 30 * SECOND, 60 * SECOND, seed),
                     live_since_ns: now_ns,
@@ -494,12 +496,11 @@ impl Coinbase {
         for rules in read.iter().filter(|rules| rules.symbol == instrument.symbol) {
             let now = instrument.quanta(rules);
             let cell = &mut self.cells[slot];
-            if cell.rules.replace(now) == Some(now) {
-                continue;
-            }
+            let is_known = cell.rules.replace(now) == Some(now);
             let (status, [tick, lot, notional]) = now;
             cell.status = status;
-            self.stats.rule_changes += 1;
+            self.stats.rule_changes += u64::from(!is_known);
+            // Told at every reading: nobody trades on rules that nobody has read for long.
             self.books.rules(slot, status, tick, lot, notional);
             self.books.commit(head, out);
         }

@@ -75,6 +75,8 @@ struct Cell {
 #[derive(Debug)]
 pub struct Kraken {
     options: Options,
+    /// When rules are said again.
+    rules_at_ns: i64,
     depth: u32,
     instruments: Vec<VenueInstrument>,
     symbols: Symbols,
@@ -118,6 +120,7 @@ impl Kraken {
             next_req: 1,
             depth,
             instruments,
+            rules_at_ns: now_ns.saturating_add(options.rules_every_ns),
             options,
         };
         machine.populate(now_ns);
@@ -412,6 +415,25 @@ impl Kraken {
         self.books.commit(head, out);
     }
 
+    /// Says again what the instrument channel said: it tells changes only, and while its connection lives
+    /// the last word stands. Nobody trades on rules that nobody vouches for.
+    fn repeat_rules(&mut self, now_ns: i64, out: &mut dyn Publish) {
+        if self.options.rules_every_ns == 0 || now_ns < self.rules_at_ns {
+            return;
+        }
+        self.rules_at_ns = now_ns.saturating_add(self.options.rules_every_ns);
+        for slot in 0..self.cells.len() {
+            let link = &self.groups[self.cells[slot].group].link;
+            if let (Some((status, [tick, lot, notional])), Some(_)) =
+                (self.cells[slot].rules, link.open_ns)
+            {
+                let head = Head::at(now_ns, link.conn);
+                self.books.rules(slot, status, tick, lot, notional);
+                self.books.commit(&head, out);
+            }
+        }
+    }
+
     fn group_timer(&mut self, group: usize, now_ns: i64, out: &mut dyn Publish) {
         let options = &self.options;
         let link = &mut self.groups[group].link;
@@ -577,6 +599,7 @@ impl Machine for Kraken {
         for group in 0..self.groups.len() {
             self.group_timer(group, now_ns, out);
         }
+        self.repeat_rules(now_ns, out);
         self.stats.records = self.books.counts.records;
         self.stats.batches = self.books.counts.batches;
         self.stats.dropped_levels = self.books.counts.dropped_levels;
