@@ -168,6 +168,8 @@ pub struct Account {
     pub told: Option<(Amount, i64)>,
     /// Since when it differs for no known reason; 0 while it does not.
     pub differs_ns: i64,
+    /// How many words of the venue in a row have differed.
+    pub differing: u32,
 }
 
 /// What comparing a balance gave.
@@ -283,26 +285,31 @@ impl Ledger {
         })
     }
 
-    /// Compares a venue's word with the ledger. `pending` is what orders under way may explain.
+    /// Compares a venue's word with the ledger. `pending` is what orders under way may explain; `is_word`
+    /// says that the venue has just spoken. A word says what was when the venue read it: the ledger may be
+    /// ahead of it, so that only a second word in a row makes a difference one.
     pub fn audit(
         &mut self,
         venue: Venue,
         asset: AssetId,
         (drift_max, drift_ns_max): (Amount, i64),
-        pending: i128,
+        (pending, is_word): (i128, bool),
         now_ns: i64,
     ) -> Audit {
         let account = self.account_mut(venue, asset);
         let Some((told, _)) = account.told else { return Audit::Agrees };
         let differs = i128::from(told.0) - account.balance;
         if differs.abs() <= i128::from(drift_max.0) + pending {
-            account.differs_ns = 0;
+            (account.differs_ns, account.differing) = (0, 0);
             return Audit::Agrees;
         }
-        if account.differs_ns == 0 {
-            account.differs_ns = now_ns;
+        if is_word {
+            account.differing = account.differing.saturating_add(1);
+            if account.differs_ns == 0 {
+                account.differs_ns = now_ns;
+            }
         }
-        if now_ns - account.differs_ns <= drift_ns_max {
+        if account.differing < 2 || now_ns - account.differs_ns <= drift_ns_max {
             return Audit::Suspect;
         }
         Audit::Drift(differs)

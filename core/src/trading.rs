@@ -1316,12 +1316,12 @@ impl Desk {
                 self.paper.deposit(balance.venue, asset, total);
             }
         } else if balance.source != BalanceSource::Opening {
-            self.audit(env, balance.venue, asset);
+            self.audit(env, balance.venue, asset, true);
         }
         true
     }
 
-    fn audit(&mut self, env: &mut Env<'_>, venue: Venue, asset: AssetId) {
+    fn audit(&mut self, env: &mut Env<'_>, venue: Venue, asset: AssetId, is_word: bool) {
         if muted(Mute::BalanceAudit) || self.limits.mode != Mode::Live {
             return;
         }
@@ -1339,7 +1339,9 @@ impl Desk {
         }
         let limits = &self.limits.assets[usize::from(asset.0)];
         let bounds = (limits.drift_max, self.limits.drift_ns_max);
-        if let Audit::Drift(by) = self.ledger.audit(venue, asset, bounds, pending, env.now_ns) {
+        if let Audit::Drift(by) =
+            self.ledger.audit(venue, asset, bounds, (pending, is_word), env.now_ns)
+        {
             let raise = (Scope::Venue(venue), Level::Pause, Cause::Reconcile);
             self.raise(env, raise, (Control::Drift, clamp(by).0));
         }
@@ -1477,7 +1479,7 @@ impl Desk {
         self.sweep(env);
         for venue in Venue::ALL {
             for asset in (0..env.universe.assets.len() as u16).map(AssetId) {
-                self.audit(env, venue, asset);
+                self.audit(env, venue, asset, false);
             }
         }
         for instrument in 0..env.universe.instruments.len() as u16 {
