@@ -12,7 +12,11 @@ use tandem_core::instrument::FeeIn;
 use tandem_core::record::Venue;
 use tandem_core::units::{FeePpm, parse_decimal};
 use tandem_feeds::machine::Options;
+use tandem_gateway::guard::{ORDERS_PER_SECOND_MAX, USD_PER_SECOND_MAX};
 use tandem_shm::WaitMode;
+
+use crate::limits::Limits;
+use crate::secrets::Environment;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,12 @@ pub struct Config {
     pub engine: Engine,
     /// The journal.
     pub journal: Journal,
+    /// Where keys are; live mode needs it.
+    #[serde(default)]
+    pub secrets: Option<Secrets>,
+    /// What an operator allows; paper and live mode need it.
+    #[serde(default)]
+    pub limits: Option<Limits>,
     /// Venues by name: `binance`, `coinbase`, `kraken`.
     pub venue: BTreeMap<String, VenueConfig>,
 }
@@ -69,6 +79,26 @@ pub struct Run {
     pub dir: PathBuf,
     /// What is done with opportunities.
     pub mode: Mode,
+    /// Directory that outlives the host's memory: level, run numbers, nonces.
+    #[serde(default = "state_dir")]
+    pub state_dir: PathBuf,
+}
+
+fn state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/tandem")
+}
+
+/// Where keys are: a path, or `credential:NAME` for one of systemd's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// The gateways' key file.
+    pub gateway: String,
+    /// The warden's key file: other keys of the same accounts.
+    pub warden: String,
+    /// Venues whose keys need no IP restriction, each with the reason in words.
+    #[serde(default)]
+    pub no_ip_restriction: BTreeMap<String, String>,
 }
 
 /// What is done with opportunities.
@@ -77,6 +107,10 @@ pub struct Run {
 pub enum Mode {
     /// Detect and log.
     Observe,
+    /// Detect, and fill against the live books without sending anything.
+    Paper,
+    /// Send orders.
+    Live,
 }
 
 impl Mode {
@@ -85,6 +119,8 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Observe => "observe",
+            Mode::Paper => "paper",
+            Mode::Live => "live",
         }
     }
 }
@@ -143,6 +179,9 @@ pub struct VenueConfig {
     pub ws_url: String,
     /// REST host, e.g. `https://api.binance.com`.
     pub rest_url: String,
+    /// Order entry and user stream, e.g. `wss://ws-api.binance.com:443`; live mode needs it.
+    #[serde(default)]
+    pub order_url: Option<String>,
     /// The only certificate authority believed; absent: the public ones.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
@@ -305,9 +344,16 @@ impl Config {
                 let rule = "must be http://host:port or https://host[:port]";
                 return err(key("rest_url"), &venue.rest_url, rule);
             }
+            if let Some(url) = &venue.order_url
+                && Address::parse(url, ["ws", "wss"]).is_none()
+            {
+                let rule = "must be ws://host:port or wss://host[:port]";
+                return err(key("order_url"), url, rule);
+            }
             for (url_key, url, schemes) in [
                 ("ws_url", &venue.ws_url, ["ws", "wss"]),
                 ("rest_url", &venue.rest_url, ["http", "https"]),
+                ("order_url", venue.order_url.as_ref().unwrap_or(&venue.ws_url), ["ws", "wss"]),
             ] {
                 if let Some(address) = Address::parse(url, schemes)
                     && !address.tls
@@ -323,7 +369,101 @@ impl Config {
                 }
             }
         }
+        self.check_trading(path)
+    }
+
+    /// What paper and live mode need beyond observing.
+    fn check_trading(&self, path: &Path) -> Result<(), ConfigError> {
+        let err = |key: String, value: &dyn ToString, rule: &'static str| {
+            Err(ConfigError::Range { path: path.to_owned(), key, value: value.to_string(), rule })
+        };
+        if !self.run.state_dir.is_absolute() {
+            let dir = self.run.state_dir.display();
+            return err("run.state_dir".into(), &dir, "must be an absolute path on a disk");
+        }
+        if self.run.mode == Mode::Observe {
+            return Ok(());
+        }
+        let Some(limits) = &self.limits else {
+            let rule = "this mode needs [limits]: nothing trades without them";
+            return err("run.mode".into(), &self.run.mode.name(), rule);
+        };
+        for name in self.venue.keys() {
+            if !limits.venue.contains_key(name) {
+                let rule = "missing: every configured venue needs its limits";
+                return err(format!("limits.venue.{name}"), &"nothing", rule);
+            }
+        }
+        for (name, venue) in &limits.venue {
+            let at_once = venue.orders_per_s.saturating_add(venue.orders_burst);
+            let key = format!("limits.venue.{name}.orders_per_s");
+            if i64::try_from(ORDERS_PER_SECOND_MAX).unwrap_or(i64::MAX) < at_once {
+                let rule = "with orders_burst above what the egress guard lets through (50 a second): \
+                            it would end the gateway";
+                return err(key, &at_once, rule);
+            }
+            let worth = parse_decimal(limits.notional_max.as_bytes(), 0)
+                .map_or(i128::MAX, |worth| i128::from(worth) * i128::from(at_once));
+            if USD_PER_SECOND_MAX / 2 < worth {
+                let rule = "with orders_burst and notional_max above half of what the egress guard lets \
+                            through (250000 USD a second): it would end the gateway";
+                return err(key, &at_once, rule);
+            }
+        }
+        if self.run.mode == Mode::Paper {
+            return Ok(());
+        }
+        let Some(secrets) = &self.secrets else {
+            let rule = "live mode needs [secrets]: where the keys are";
+            return err("run.mode".into(), &self.run.mode.name(), rule);
+        };
+        if secrets.gateway == secrets.warden {
+            let rule = "gateways and warden need keys of their own: a nonce has one writer";
+            return err("secrets.warden".into(), &secrets.warden, rule);
+        }
+        for (venue, reason) in &secrets.no_ip_restriction {
+            let key = format!("secrets.no_ip_restriction.{venue}");
+            if venue_named(venue).is_none() {
+                return err(key, venue, "must be binance, coinbase or kraken");
+            }
+            if reason.trim().is_empty() {
+                return err(key, reason, "must say why, in words");
+            }
+        }
+        for (name, venue) in &self.venue {
+            if venue.order_url.is_none() {
+                let rule = "missing: live mode needs the address of order entry";
+                return err(format!("venue.{name}.order_url"), &"nothing", rule);
+            }
+        }
         Ok(())
+    }
+
+    /// Returns which world the configured addresses belong to: simulators are on loopback. A mixture is
+    /// an error that names the first address that differs.
+    pub fn environment(&self) -> Result<Environment, String> {
+        let mut world: Option<(Environment, &str)> = None;
+        for (_, venue) in self.venues() {
+            let orders = venue.order_url.as_deref().unwrap_or(&venue.ws_url);
+            for url in [&venue.ws_url, &venue.rest_url, orders] {
+                let address = Address::parse(url, ["ws", "wss"])
+                    .or_else(|| Address::parse(url, ["http", "https"]));
+                let local = address.is_some_and(|address| is_loopback(&address.host));
+                let this = if local { Environment::Sim } else { Environment::Live };
+                match world {
+                    None => world = Some((this, url)),
+                    Some((that, _)) if that == this => {}
+                    Some((that, other)) => {
+                        return Err(format!(
+                            "{url} is {}, {other} is {}: one run has one world",
+                            this.name(),
+                            that.name()
+                        ));
+                    }
+                }
+            }
+        }
+        world.map(|(world, _)| world).ok_or_else(|| "no venue is configured".to_owned())
     }
 
     /// Returns the venues in the order of their tags.
@@ -383,6 +523,12 @@ impl VenueConfig {
     #[must_use]
     pub fn taker_fee(&self) -> FeePpm {
         FeePpm(self.taker_fee_ppm)
+    }
+
+    /// Returns the order entry's address.
+    #[must_use]
+    pub fn order_address(&self) -> Option<Address> {
+        Address::parse(self.order_url.as_ref()?, ["ws", "wss"])
     }
 
     /// Returns the stream's and the REST interface's addresses.
@@ -462,6 +608,10 @@ fn with_nearest_key(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tandem_core::instrument::AssetId;
+    use tandem_core::record::TradingStatus;
+    use tandem_core::units::{Amount, Px, Qty};
+
     use super::*;
 
     const SAMPLE: &str = include_str!("../../../deploy/tandem.toml");
@@ -506,10 +656,100 @@ mod tests {
         ] {
             let line =
                 SAMPLE.lines().find(|line| line.starts_with(&format!("{key} = "))).expect(key);
-            let without = SAMPLE.replacen(line, "", 1);
+            let without = SAMPLE.replacen(&format!("\n{line}\n"), "\n", 1);
             let message = load(&without).expect_err(key).to_string();
             assert!(message.contains(key), "{message}");
         }
+    }
+
+    /// Row CF-01: every key of `[limits]` dropped, renamed, negated, made no number: none is accepted.
+    #[test]
+    fn no_limit_is_lost_by_a_slip_of_the_pen() {
+        let lines: Vec<&str> = SAMPLE.lines().collect();
+        let (mut section, mut tried) = ("", 0);
+        for (at, line) in lines.iter().enumerate() {
+            if line.starts_with('[') {
+                section = line;
+            }
+            let Some((key, value)) = line.split_once(" = ") else { continue };
+            if !section.starts_with("[limits") || line.starts_with('#') || key.contains(' ') {
+                continue;
+            }
+            let negative = match value.strip_prefix('"') {
+                Some(text) => format!("{key} = \"-{text}"),
+                None if value.starts_with('{') => format!("{key} = -1"),
+                None => format!("{key} = -{}", if value == "0" { "1" } else { value }),
+            };
+            let optional = key == "paper_opening";
+            let mutations = [
+                (!optional).then(String::new),
+                Some(format!("{key}_x = {value}")),
+                Some(negative),
+                Some(format!("{key} = nan")),
+                Some(format!("{key} = \"1e9\"")),
+            ];
+            for mutation in mutations.into_iter().flatten() {
+                let mut text = lines.clone();
+                text[at] = &mutation;
+                let text = text.join("\n").replace("mode = \"observe\"", "mode = \"live\"");
+                let refused = match load(&text) {
+                    Err(_) => true,
+                    // Amounts are read with their asset's decimals, once the venues were asked.
+                    Ok(config) => config
+                        .limits
+                        .expect("limits")
+                        .trading(&assets(), tandem_core::limits::Mode::Live, 1)
+                        .is_err(),
+                };
+                assert!(refused, "{section} {mutation}");
+                tried += 1;
+            }
+        }
+        println!("figure CF-01: {tried} mutations of {} limits, accepted 0", tried / 5);
+        assert!(500 < tried, "{tried}");
+    }
+
+    /// The sample's assets, as the venues would list them.
+    fn assets() -> tandem_core::instrument::Universe {
+        let asset =
+            |name: &str| tandem_core::instrument::Asset { name: name.to_owned(), exponent: 8 };
+        let bitcoin = tandem_core::instrument::Instrument {
+            venue: Venue::Kraken,
+            base: AssetId(3),
+            quote: AssetId(0),
+            px_exponent: 2,
+            tick: Px(1),
+            lot: Qty(1),
+            qty_min: Qty(1),
+            qty_max: Qty(1),
+            notional_min: Amount(1),
+            notional_max: Amount(1),
+            taker_fee: FeePpm(1),
+            fee_in: FeeIn::Quote,
+            status: TradingStatus::Trading,
+        };
+        tandem_core::instrument::Universe {
+            assets: ["USD", "USDT", "USDC", "BTC", "ETH", "SOL"].map(asset).into(),
+            instruments: vec![bitcoin],
+        }
+    }
+
+    #[test]
+    fn the_shipped_limits_are_sound() {
+        let config = load(SAMPLE).expect("deploy/tandem.toml is right");
+        let limits = config.limits.expect("limits");
+        limits.trading(&assets(), tandem_core::limits::Mode::Live, 1).expect("sound");
+        assert_eq!(limits.paper_opening(&assets()).expect("amounts").len(), 9 + 8);
+    }
+
+    /// Row CF-06: what lives on loopback is a simulator, and a run has one world.
+    #[test]
+    fn a_run_has_one_world() {
+        let config = load(SAMPLE).expect("deploy/tandem.toml is right");
+        assert_eq!(config.environment(), Ok(Environment::Live));
+        let mixed = SAMPLE.replacen("wss://ws-auth.kraken.com", "ws://127.0.0.1:9000", 1);
+        let message = load(&mixed).expect("parses").environment().expect_err("mixed");
+        assert!(message.contains("127.0.0.1:9000"), "{message}");
     }
 
     /// Every key that the file may have is in the shipped one, explained.
@@ -518,10 +758,16 @@ mod tests {
         let config = load(SAMPLE).expect("deploy/tandem.toml is right");
         let full = serde_json::to_value(&config).expect("a configuration is JSON");
         let mut keys = Vec::new();
-        for section in ["run", "engine", "journal"] {
+        for section in ["run", "engine", "journal", "secrets"] {
             keys.extend(full[section].as_object().expect(section).keys().cloned());
         }
         keys.extend(full["venue"]["binance"].as_object().expect("a venue").keys().cloned());
+        let limits = full["limits"].as_object().expect("limits");
+        let tables = ["instrument", "venue", "asset"];
+        keys.extend(limits.keys().filter(|key| !tables.contains(&key.as_str())).cloned());
+        for part in [&limits["instrument"], &limits["venue"]["kraken"], &limits["asset"]["BTC"]] {
+            keys.extend(part.as_object().expect("a part").keys().cloned());
+        }
         for key in keys {
             let stands =
                 |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
@@ -534,7 +780,7 @@ mod tests {
         for (from, to) in [
             ("edge_max_ppm = 30000", "edge_max_ppm = 10"),
             ("edge_min_ppm = 50", "edge_min_ppm = -1"),
-            ("slippage_ppm = 50", "slippage_ppm = -50"),
+            ("\nslippage_ppm = 50", "\nslippage_ppm = -50"),
             ("legs_max = 3", "legs_max = 9"),
             ("denial_ms = 1000", "denial_ms = 0"),
             ("ring_slots = 65536", "ring_slots = 1000"),

@@ -7,23 +7,35 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tandem_core::account::SessionState;
+use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_feeds::tile::{metric as feed_metric, record_schema, stats_name};
+use tandem_gateway::stats::metric as gateway_metric;
 use tandem_shm::{Snapshot, StatsReader};
-use tandem_sim::{Addresses, SimConfig};
+use tandem_sim::SimConfig;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Mode};
 use crate::engine_tile::{self, metric};
+use crate::latch::{self, Act};
 use crate::replay::{self, ReplayError, ReplayReport};
-use crate::supervisor;
+use crate::trades::TradesError;
+use crate::truth::{Truth, TruthError};
+use crate::{demo_config, demo_keys, stages, supervisor};
 
+pub mod trading;
+
+pub use trading::{Controls, Money, Orders, Rounds};
+
+/// Rounds under way have this long to end.
+const END_ROUNDS_WITHIN: Duration = Duration::from_secs(10);
 /// All books must be in sync within this time.
 const SYNC_WITHIN: Duration = Duration::from_secs(60);
 
@@ -34,6 +46,8 @@ pub struct Options {
     pub run_for: Duration,
     /// Seed of the simulated market.
     pub seed: u64,
+    /// What is done with opportunities.
+    pub mode: Mode,
     /// Directory of the run; made if missing.
     pub dir: PathBuf,
     /// Whether progress is told on the error stream.
@@ -76,6 +90,20 @@ pub enum DemoError {
     /// A process ended too early.
     #[error("`tandem up` ended early: {0}")]
     UpEnded(std::process::ExitStatus),
+    /// The trading sessions did not get ready.
+    #[error("after {seconds} s not ready to trade: {detail}")]
+    NotReady {
+        /// How long it was waited.
+        seconds: u64,
+        /// What stands against it.
+        detail: String,
+    },
+    /// The comparison with the simulator.
+    #[error(transparent)]
+    Truth(#[from] TruthError),
+    /// The journal's orders.
+    #[error(transparent)]
+    Trades(#[from] TradesError),
 }
 
 /// One venue in the report.
@@ -122,6 +150,7 @@ pub struct LatencyReport {
     pub ring: Percentiles,
     pub detect: Percentiles,
     pub wire_to_decision: Percentiles,
+    pub tick_to_order: Percentiles,
 }
 
 /// The journal.
@@ -165,54 +194,33 @@ pub struct Report {
     pub journal: JournalReport,
     pub replay: ReplaySummary,
     pub losses: LossReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<Rounds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orders: Option<Orders>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pnl: Option<Money>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truth: Option<Truth>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controls: Option<Controls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire_to_wire_ns: Option<Percentiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_echo_ns: Option<Percentiles>,
 }
 
 impl Report {
-    /// Returns whether the demo showed what it should: books in sync and an identical replay.
+    /// Returns whether the demo showed what it should: books in sync, an identical replay, and where it
+    /// traded nothing that the simulator knows better.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.replay.identical
             && self.venues.values().all(|v| v.books_in_sync == v.books && 0 < v.books)
+            && self.truth.as_ref().is_none_or(Truth::is_clean)
+            && self.rounds.as_ref().is_none_or(|rounds| rounds.one_legged_open == 0)
+            && self.orders.as_ref().is_none_or(|orders| orders.unknown_open == 0)
     }
-}
-
-/// Returns the configuration for simulated venues at these addresses.
-#[must_use]
-pub fn config_text(
-    dir: &Path,
-    addresses: &Addresses,
-    symbols: &BTreeMap<String, Vec<String>>,
-) -> String {
-    // Institutional fee tiers: at retail fees of 60 bp a leg no dislocation of a sane size would pay.
-    let fees = [("binance", 200, "received"), ("coinbase", 400, "quote"), ("kraken", 400, "quote")];
-    let mut text = format!(
-        "[run]\ndir = \"{}\"\nmode = \"observe\"\n\n\
-         [engine]\nwait = \"park\"\nedge_min_ppm = 50\nedge_max_ppm = 30000\nedge_max_halt_s = 5\n\
-         basis_ppm = 0\nnumeraires = [\"USD\", \"USDT\", \"USDC\"]\nlegs_max = 3\ncycles_max = 20000\n\
-         window_levels = 100\nflicker_ms = 5\ndenial_ms = 1000\nupdate_ms = 10\ntimer_ms = 10\n\n\
-         [journal]\nsegment_mib = 32\nsegments_max = 40\n",
-        dir.display()
-    );
-    for venue in tandem_sim::Venue::ALL {
-        let (Some(at), Some((_, fee, fee_in)), Some(symbols)) = (
-            addresses.venue(venue),
-            fees.iter().find(|fee| fee.0 == venue.name()),
-            symbols.get(venue.name()),
-        ) else {
-            continue;
-        };
-        let port = at.tls.port();
-        text.push_str(&format!(
-            "\n[venue.{}]\nws_url = \"wss://127.0.0.1:{port}\"\nrest_url = \"https://127.0.0.1:{port}\"\n\
-             tls_ca_file = \"{}\"\nsymbols = {symbols:?}\ntaker_fee_ppm = {fee}\nfee_in = \"{fee_in}\"\n\
-             notional_max = {{ USD = \"20000\", USDT = \"20000\", USDC = \"20000\", BTC = \"0.4\" }}\n\
-             slippage_ppm = 20\nstaleness_ppm_per_s = 200\nage_max_ms = 1500\norder_latency_ms = 20\n\
-             wait = \"park\"\n",
-            venue.name(),
-            addresses.ca_path.display(),
-        ));
-    }
-    text
 }
 
 /// Runs a demo.
@@ -225,17 +233,29 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
     fs::create_dir_all(&options.dir)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let keys = demo_keys::make(&options.dir)?;
     let mut sim_config = SimConfig::demo(options.seed);
     sim_config.ca_path = Some(options.dir.join("sim-ca.pem"));
+    demo_config::set_fees(&mut sim_config);
+    if std::env::var_os("NO_COINBASE").is_some() {
+        sim_config.coinbase.enabled = false;
+    }
+    demo_config::set_keys(&mut sim_config, &keys)?;
     let symbols = sim_symbols(&sim_config);
-    let sim = runtime.block_on(tandem_sim::start(sim_config))?;
-    say(&format!(
-        "simulated venues are up; faults can be injected at http://{}",
-        sim.addresses().control
-    ));
+    let sim = runtime.block_on(tandem_sim::start(sim_config.clone()))?;
+    let control = sim.addresses().control;
+    say(&format!("simulated venues are up; faults can be injected at http://{control}"));
 
     let config_path = options.dir.join("tandem.toml");
-    fs::write(&config_path, config_text(&options.dir, sim.addresses(), &symbols))?;
+    let text = demo_config::text(
+        &options.dir,
+        options.mode,
+        sim.addresses(),
+        &sim_config,
+        &symbols,
+        &keys,
+    );
+    fs::write(&config_path, text)?;
     let config = Config::load(&config_path)?;
     let mut up = Command::new(std::env::current_exe()?)
         .arg("up")
@@ -247,10 +267,17 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
         .spawn()?;
     let outcome = watch(&config, options, &mut up, &say);
     supervisor::stop(&mut up);
+    let told = outcome.and_then(|(mut report, seconds)| {
+        report.seconds = seconds;
+        report.mode = config.run.mode.name().to_owned();
+        if config.run.mode != Mode::Observe {
+            say("comparing our books with the simulator's");
+            trading::add(&mut report, &config, control)?;
+        }
+        Ok(report)
+    });
     runtime.block_on(sim.shutdown());
-    let (mut report, seconds) = outcome?;
-    report.seconds = seconds;
-    report.mode = config.run.mode.name().to_owned();
+    let mut report = told?;
 
     let journal = config.journal_dir();
     say(&format!("replaying {}", journal.display()));
@@ -284,6 +311,7 @@ pub fn sim_symbols(config: &SimConfig) -> BTreeMap<String, Vec<String>> {
 pub struct RunStats {
     engine: StatsReader,
     feeds: Vec<(Venue, StatsReader)>,
+    gateways: Vec<(Venue, StatsReader)>,
 }
 
 impl RunStats {
@@ -297,13 +325,21 @@ impl RunStats {
                 Ok((venue, StatsReader::open(dir, &stats_name(venue.name()), within)?))
             })
             .collect::<Result<_, _>>()?;
-        Ok(RunStats { engine: StatsReader::open(dir, engine_tile::STATS, within)?, feeds })
+        let mut gateways = Vec::new();
+        if config.run.mode == Mode::Live {
+            for (venue, _) in config.venues() {
+                let name = tandem_gateway::tile::stats_name(venue);
+                gateways.push((venue, StatsReader::open(dir, &name, within)?));
+            }
+        }
+        let engine = StatsReader::open(dir, engine_tile::STATS, within)?;
+        Ok(RunStats { engine, feeds, gateways })
     }
 
     /// Follows tiles that were started again.
     pub fn reattach(&mut self) {
         let _ = self.engine.reattach();
-        for (_, reader) in &mut self.feeds {
+        for (_, reader) in self.feeds.iter_mut().chain(&mut self.gateways) {
             let _ = reader.reattach();
         }
     }
@@ -334,11 +370,30 @@ impl RunStats {
         };
         let feeds =
             self.feeds.iter().map(|(venue, reader)| (format!("feed {}", venue.name()), reader));
+        let gateways = self
+            .gateways
+            .iter()
+            .map(|(venue, reader)| (format!("gateway {}", venue.name()), reader));
         feeds
+            .chain(gateways)
             .chain(std::iter::once(("engine".to_owned(), &self.engine)))
             .filter(|(_, reader)| is_dead(reader))
             .map(|(tile, _)| tile)
             .collect()
+    }
+
+    /// Returns how far a venue's trading session is; nothing without a gateway.
+    #[must_use]
+    pub fn session(&self, venue: Venue) -> Option<SessionState> {
+        let (_, reader) = self.gateways.iter().find(|(of, _)| *of == venue)?;
+        let tag = reader.snapshot().gauge(gateway_metric::SESSION)?;
+        SessionState::ALL.into_iter().find(|state| *state as i64 == tag)
+    }
+
+    /// Returns every gateway's figures.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<(Venue, Snapshot)> {
+        self.gateways.iter().map(|(venue, reader)| (*venue, reader.snapshot())).collect()
     }
 
     /// Returns how many books are in sync, and how many there are.
@@ -397,6 +452,7 @@ impl RunStats {
                 ring: stage(metric::RING_NS),
                 detect: stage(metric::DETECT_NS),
                 wire_to_decision: stage(metric::WIRE_NS),
+                tick_to_order: trading::tick_to_order(self),
             },
             losses: LossReport { overruns: count(metric::OVERRUNS), gaps: count(metric::GAPS) },
             ..Report::default()
@@ -417,6 +473,47 @@ pub fn percentiles(histogram: &hdrhistogram::Histogram<u64>) -> Percentiles {
         max: histogram.max(),
         count: histogram.len(),
     }
+}
+
+/// Waits until every stage has passed, then arms as an operator would.
+fn arm(
+    config: &Config,
+    options: &Options,
+    begun: Instant,
+    say: &impl Fn(&str),
+    mut alive: impl FnMut() -> Result<(), DemoError>,
+) -> Result<(), DemoError> {
+    loop {
+        alive()?;
+        if options.stop.load(Ordering::Relaxed) {
+            return Err(DemoError::Stopped);
+        }
+        let stages = stages::check(config);
+        if stages::is_ready(&stages) {
+            break;
+        }
+        if SYNC_WITHIN < begun.elapsed() {
+            let failed = stages.iter().filter(|stage| stage.verdict == stages::Verdict::Fail);
+            let detail: Vec<String> =
+                failed.map(|stage| format!("{} {}", stage.id, stage.detail)).collect();
+            let seconds = SYNC_WITHIN.as_secs();
+            return Err(DemoError::NotReady { seconds, detail: detail.join("; ") });
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let page = latch::open(&config.run.dir, &config.run.state_dir)?;
+    let act = Act { who: "demo", reason: "simulated venues" };
+    latch::lower(&page, &config.run.state_dir, (Scope::Global, Level::Armed), &act)?;
+    say(&format!("armed after {:.1} s", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn pause(config: &Config) -> Result<(), DemoError> {
+    let page = latch::open(&config.run.dir, &config.run.state_dir)?;
+    let act = Act { who: "demo", reason: "the time is over" };
+    let what = (Scope::Global, Level::Pause, Cause::Operator);
+    latch::raise(&page, &config.run.state_dir, what, &act)?;
+    Ok(())
 }
 
 fn watch(
@@ -458,10 +555,22 @@ fn watch(
         std::thread::sleep(Duration::from_millis(50));
         stats.reattach();
     }
+    if config.run.mode != Mode::Observe {
+        arm(config, options, begun, say, || ended(up))?;
+    }
     let running = Instant::now();
     while running.elapsed() < options.run_for && !stopped() {
         ended(up)?;
         std::thread::sleep(Duration::from_millis(100));
+    }
+    if config.run.mode != Mode::Observe {
+        say("pausing; rounds under way are ended");
+        pause(config)?;
+        let until = Instant::now() + END_ROUNDS_WITHIN;
+        while stats.engine().gauge(metric::ROUNDS_OPEN).unwrap_or(0) != 0 && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     // A book may be in a resync at this very moment: it has a few seconds to come back.
     let grace = Instant::now() + Duration::from_secs(10);

@@ -9,18 +9,24 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use tandem_core::account::{Balance, BalanceSource};
 use tandem_core::engine::{Engine, OUTBOX_RECORDS, gap};
 use tandem_core::episode::Outbox;
+use tandem_core::order::{NewOrder, RejectClass, Report};
 use tandem_core::record::{Kind, Reason, Record, Venue, flag};
+use tandem_core::restore;
+use tandem_core::units::Amount;
 use tandem_feeds::page::{self, Page};
 use tandem_feeds::tile::{page_name, page_schema, record_schema, ring_name};
 use tandem_shm::{
-    Clock, ClockReader, CounterHandle, GaugeHandle, HistogramHandle, JournalError, JournalSpec,
-    JournalWriter, LatestReader, Metric, Producer, Read, RingReader, ShmError, StatsWriter, Waiter,
-    tsc,
+    Clock, ClockReader, CounterHandle, GaugeHandle, HistogramHandle, JournalError, JournalReader,
+    JournalSpec, JournalWriter, LatestReader, Metric, Producer, Read, RingReader, ShmError,
+    StatsWriter, Waiter, tsc,
 };
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
+use crate::routes::{Routes, RoutesError};
+use crate::run_number;
 use crate::table::{self, Table, TableError};
 use crate::time::now_ns;
 
@@ -32,6 +38,8 @@ const WATCH_NS: i64 = 5_000_000;
 const ROOM_MIN: usize = OUTBOX_RECORDS + 64;
 /// How long a tile waits for the feeds to appear at start.
 const ATTACH: Duration = Duration::from_secs(30);
+/// Number of the first gateway's ring in the journal; feeds begin at 0.
+const REPORT_RINGS: u16 = 16;
 /// Name of the engine's stats.
 pub const STATS: &str = "engine_stats";
 /// Name of the clock page.
@@ -69,6 +77,10 @@ pub mod metric {
     pub const OUTPUTS_LOST: &str = "engine_output_lost_total";
     /// Opportunities open now.
     pub const OPEN: &str = "engine_opportunity_open_count";
+    /// Rounds under way.
+    pub const ROUNDS_OPEN: &str = "engine_round_open_count";
+    /// Orders without an end.
+    pub const ORDERS_OPEN: &str = "engine_order_open_count";
     /// Next sequence of the journal.
     pub const JOURNAL_SEQ: &str = "engine_journal_seq";
     /// From publishing to taking, ns.
@@ -96,6 +108,9 @@ pub enum EngineTileError {
     /// Files.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Trading was refused.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
 }
 
 /// One feed as the engine sees it.
@@ -118,6 +133,8 @@ struct Stats {
     counters: Vec<CounterHandle>,
     told: [u64; COUNTERS],
     open: GaugeHandle,
+    rounds_open: GaugeHandle,
+    orders_open: GaugeHandle,
     journal_seq: GaugeHandle,
     ring_ns: HistogramHandle,
     detect_ns: HistogramHandle,
@@ -159,6 +176,8 @@ impl Stats {
         let mut metrics: Vec<Metric> =
             counters.iter().map(|name| Metric::counter(*name, "count")).collect();
         metrics.push(Metric::gauge(metric::OPEN, "opportunity"));
+        metrics.push(Metric::gauge(metric::ROUNDS_OPEN, "round"));
+        metrics.push(Metric::gauge(metric::ORDERS_OPEN, "order"));
         metrics.push(Metric::gauge(metric::JOURNAL_SEQ, "record"));
         let histograms = [metric::RING_NS, metric::DETECT_NS, metric::WIRE_NS, metric::KERNEL_NS];
         metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
@@ -168,6 +187,8 @@ impl Stats {
             counters: counters.iter().map(|name| writer.counter(name).expect(declared)).collect(),
             told: [0; COUNTERS],
             open: writer.gauge(metric::OPEN).expect(declared),
+            rounds_open: writer.gauge(metric::ROUNDS_OPEN).expect(declared),
+            orders_open: writer.gauge(metric::ORDERS_OPEN).expect(declared),
             journal_seq: writer.gauge(metric::JOURNAL_SEQ).expect(declared),
             ring_ns: writer.histogram(metric::RING_NS).expect(declared),
             detect_ns: writer.histogram(metric::DETECT_NS).expect(declared),
@@ -200,6 +221,10 @@ impl Stats {
             *told = now;
         }
         self.open.set(engine.open_count() as i64);
+        if let Some(desk) = engine.desk() {
+            self.rounds_open.set(desk.rounds().iter().count() as i64);
+            self.orders_open.set(desk.orders().open_count() as i64);
+        }
         self.journal_seq.set(journal_seq as i64);
         self.writer.beat(tsc());
     }
@@ -253,6 +278,12 @@ impl TileClock {
 pub struct EngineTile {
     dir: std::path::PathBuf,
     engine: Engine,
+    /// Where orders go and reports come from; nothing in observe mode.
+    routes: Option<Routes>,
+    /// Orders that the journal had no room for: they were not sent, and the engine is told so.
+    unsent: Vec<Record>,
+    /// What the routes want told, before it is.
+    told: Vec<Record>,
     out: Outbox,
     sources: Vec<Source>,
     journal: JournalWriter<Record>,
@@ -269,10 +300,54 @@ pub struct EngineTile {
     full: bool,
 }
 
+/// Returns what earlier runs of the engine leave to this one: their open orders, ledger and results; for
+/// a paper account that has none, what it begins with.
+fn carried(config: &Config, table: &Table, journal: &Path) -> Result<Vec<Record>, EngineTileError> {
+    let mut records = Vec::new();
+    match JournalReader::<Record>::open(journal, record_schema()) {
+        Ok(mut reader) => {
+            let mut failed = None;
+            let all = std::iter::from_fn(|| {
+                reader.next().unwrap_or_else(|error| {
+                    failed = Some(error);
+                    None
+                })
+            });
+            records = restore::collect(&table.universe, all);
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+        }
+        Err(JournalError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if config.run.mode == Mode::Paper && records.is_empty() {
+        let limits = config.limits.as_ref();
+        let opening = limits.map(|limits| limits.paper_opening(&table.universe));
+        for (venue, asset, total) in
+            opening.transpose().map_err(TableError::from)?.unwrap_or_default()
+        {
+            let (held, source) = (Amount(0), BalanceSource::Opening);
+            records.push(Balance { venue, asset, total, held, source }.record(true));
+        }
+    }
+    Ok(records)
+}
+
 impl EngineTile {
     /// Attaches to the feeds and opens or continues the journal.
     pub fn new(config: &Config, table: &Table) -> Result<EngineTile, EngineTileError> {
         let dir = config.run.dir.clone();
+        // The row first: a second engine must not touch anything.
+        let routes = match config.run.mode {
+            Mode::Observe => None,
+            Mode::Paper | Mode::Live => Some(Routes::open(config)?),
+        };
+        let mut setup = table.setup.clone();
+        if routes.is_some() {
+            setup.run = run_number::next(&config.run.state_dir)?;
+        }
+        let table = &Table::build(setup, "this run")?;
         let engine = table.engine()?;
         let stats = Stats::create(&dir)?;
         let spec = JournalSpec {
@@ -293,6 +368,10 @@ impl EngineTile {
         while journal.room() < ROOM_MIN && std::time::Instant::now() < ready_by {
             std::thread::sleep(Duration::from_millis(1));
         }
+        let carried = match config.run.mode {
+            Mode::Observe => Vec::new(),
+            Mode::Paper | Mode::Live => carried(config, table, &journal_dir)?,
+        };
         for record in table::to_records(&table.setup)? {
             if journal.append(&record).is_err() {
                 return Err(io::Error::other(
@@ -321,9 +400,12 @@ impl EngineTile {
             });
         }
         let clock = TileClock::open(&dir);
-        Ok(EngineTile {
+        let mut tile = EngineTile {
             dir,
             engine,
+            routes,
+            unsent: Vec::with_capacity(64),
+            told: Vec::with_capacity(16),
             out: Outbox::new(OUTBOX_RECORDS),
             sources,
             journal,
@@ -338,7 +420,12 @@ impl EngineTile {
             next_watch_ns: 0,
             next_clock_ns: 0,
             full: false,
-        })
+        };
+        for record in carried {
+            let engine_ts_ns = tile.clock.now_ns(tsc());
+            tile.feed(&Record { engine_ts_ns, ..record });
+        }
+        Ok(tile)
     }
 
     /// One turn over all rings and timers; waits where there was nothing.
@@ -356,7 +443,7 @@ impl EngineTile {
         if std::mem::take(&mut self.full) {
             self.resume_after_full();
         }
-        let mut busy = false;
+        let mut busy = self.attend(now_ns);
         let count = self.sources.len();
         self.first_source = (self.first_source + 1) % count;
         for offset in 0..count {
@@ -375,12 +462,64 @@ impl EngineTile {
         Ok(())
     }
 
+    /// Begins no new rounds from here on.
+    pub fn pause_trading(&self) {
+        if let Some(routes) = &self.routes {
+            routes.pause();
+        }
+    }
+
+    /// Returns whether a round or an order is under way.
+    #[must_use]
+    pub fn is_trading(&self) -> bool {
+        self.engine.desk().is_some_and(|desk| {
+            desk.rounds().entered_count() != 0 || desk.orders().open_count() != 0
+        })
+    }
+
     /// Marks everything closed, so that readers know this was no crash.
     pub fn close(mut self) -> Result<(), EngineTileError> {
+        if let Some(routes) = self.routes.take() {
+            routes.close();
+        }
         self.stats.update(&self.engine, &self.counts, self.journal.next_seq());
         self.stats.writer.close();
         self.journal.close()?;
         Ok(())
+    }
+
+    /// What comes before any market data: the level, then what the gateways report.
+    fn attend(&mut self, now_ns: i64) -> bool {
+        let Some(routes) = &mut self.routes else { return false };
+        let mut busy = false;
+        if let Some(level) = routes.level_change() {
+            self.feed(&Record { engine_ts_ns: now_ns, ..level });
+            busy = true;
+        }
+        let Some(routes) = &mut self.routes else { return busy };
+        routes.echo();
+        for gateway in 0..routes.gateway_count() {
+            for _ in 0..RECORDS_PER_TURN {
+                if self.journal.room() < ROOM_MIN {
+                    return busy;
+                }
+                let Some(record) = self.routes.as_mut().and_then(|routes| routes.poll(gateway))
+                else {
+                    break;
+                };
+                busy = true;
+                let ring = REPORT_RINGS + gateway as u16;
+                let engine_ts_ns = self.clock.now_ns(tsc());
+                self.feed(&Record { engine_ts_ns, ring, ring_seq: record.seq, ..record });
+            }
+        }
+        while let Some(order) = self.unsent.pop() {
+            let Some(new) = NewOrder::read(&order) else { continue };
+            let report = Report::Reject { class: RejectClass::NotSent, code: 0 };
+            let record = report.record(new.venue, new.instrument, new.run, new.key);
+            self.feed(&Record { engine_ts_ns: now_ns, ..record });
+        }
+        busy
     }
 
     /// Takes what a ring has, whole batches where possible; returns whether there was anything.
@@ -422,6 +561,9 @@ impl EngineTile {
                         engine_ts_ns: taken_ns,
                         ..record
                     };
+                    if let Some(routes) = &mut self.routes {
+                        routes.heard(&stamped);
+                    }
                     self.feed_timed(&stamped);
                 }
                 Read::Empty => break,
@@ -452,8 +594,23 @@ impl EngineTile {
         self.engine.step(record, &mut self.out);
         self.counts.outputs_lost += self.out.lost() - lost;
         for output in self.out.records() {
-            if self.journal.append(output).is_err() {
+            let kept = self.journal.append(output).is_ok();
+            if !kept {
                 self.counts.outputs_lost += 1;
+            }
+            let Some(routes) = &mut self.routes else { continue };
+            match output.kind() {
+                // Paper orders go nowhere: the engine fills them itself.
+                Some(Kind::OrderNew | Kind::OrderCancel | Kind::OrderQuery)
+                    if routes.is_paper() => {}
+                // An intent that is not in the journal does not leave; the engine hears so.
+                Some(Kind::OrderNew | Kind::OrderCancel | Kind::OrderQuery)
+                    if !kept || !routes.send(output) =>
+                {
+                    self.unsent.push(*output);
+                }
+                Some(Kind::ControlLevel) if output.instrument == u16::MAX => routes.raise(output),
+                _ => {}
             }
         }
         self.out.clear();
@@ -558,6 +715,16 @@ impl EngineTile {
         }
         self.stats.update(&self.engine, &self.counts, self.journal.next_seq());
         self.journal.beat(at);
+        if let Some(routes) = &mut self.routes {
+            routes.beat(now_ns);
+            let told = &mut self.told;
+            routes.watch(now_ns, ticks_per_ms, |record| told.push(record));
+            for at in 0..self.told.len() {
+                let record = self.told[at];
+                self.feed(&Record { engine_ts_ns: now_ns, ..record });
+            }
+            self.told.clear();
+        }
         Ok(())
     }
 

@@ -97,6 +97,8 @@ fn setup() -> Setup {
     Setup {
         mode: "observe".to_owned(),
         listings: listings.collect(),
+        limits: None,
+        run: 0,
         detection: Detection {
             edge_min_ppm: 20,
             edge_max_ppm: 50_000,

@@ -287,6 +287,8 @@ fn setup(symbols: &BTreeMap<(Venue, String), Digits>, fees: Fees) -> Setup {
     Setup {
         mode: "observe".to_owned(),
         listings: listings.collect(),
+        limits: None,
+        run: 0,
         detection: Detection {
             edge_min_ppm: fees.edge_min_ppm,
             edge_max_ppm: 500_000,

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tandem_core::level::{Cause, Level, LevelWord, Scope};
@@ -140,6 +141,41 @@ fn open_private(path: &PathBuf, append: bool) -> io::Result<File> {
 pub fn make_dir(state_dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)
+}
+
+/// Between two looks at the word.
+const KEEP_EVERY: Duration = Duration::from_millis(10);
+
+/// Starts a thread that writes the file whenever the word has changed and nobody wrote it: controls raise
+/// from hot threads, which never wait for a disk. It lives as long as the process.
+pub fn keep(page: ControlPage, state_dir: PathBuf) -> io::Result<()> {
+    let act = Act { who: "control", reason: "raised by a program; the journal says which control" };
+    let mut kept = LevelWord(page.level());
+    persist(&page, &state_dir, &Act { who: "start", reason: "as found" })?;
+    let watch = move || {
+        loop {
+            std::thread::sleep(KEEP_EVERY);
+            let word = LevelWord(page.level());
+            if word == kept || is_written(&state_dir, word) {
+                kept = word;
+                continue;
+            }
+            match persist(&page, &state_dir, &act) {
+                Ok(_) => kept = word,
+                Err(error) => tracing::error!(%error, "the level file cannot be written"),
+            }
+        }
+    };
+    std::thread::Builder::new().name("latch".to_owned()).spawn(watch).map(drop)
+}
+
+/// Returns whether the file already says what the word says: then somebody with more to say wrote it.
+fn is_written(state_dir: &Path, word: LevelWord) -> bool {
+    let wanted = Latch::of(word, &Act { who: "", reason: "" });
+    fs::read_to_string(state_dir.join(NAME))
+        .ok()
+        .and_then(|text| serde_json::from_str::<Latch>(&text).ok())
+        .is_some_and(|latch| latch.global == wanted.global && latch.venues == wanted.venues)
 }
 
 /// Raises a scope at once, then writes the file. Says whether anything changed.

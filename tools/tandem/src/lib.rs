@@ -3,17 +3,30 @@
 //! Invariant: this crate alone reads configuration and knows which tile is connected to which ring; the
 //! tiles below are told what they need and nothing else.
 
+pub mod accounts;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod demo_config;
+pub mod demo_keys;
+pub mod echo;
 pub mod engine_tile;
 pub mod fetch;
 pub mod generate;
+pub mod identity;
 pub mod import;
 pub mod latch;
+pub mod limits;
 pub mod replay;
+pub mod routes;
+pub mod run_number;
 pub mod secrets;
+pub mod sim_control;
+pub mod stages;
 pub mod supervisor;
 pub mod table;
 pub mod time;
+pub mod trades;
+pub mod truth;
 pub mod venues;
+pub mod warden_role;

@@ -1,8 +1,9 @@
 //! `tandem up`: every tile of the configuration as a process of its own, kept alive.
 //!
 //! Invariant: a tile that ends is started again, after a pause that grows while it keeps ending; the
-//! others are not touched. On the way out the engine stops first, so that it sees no feed die. The clock
-//! page is written here.
+//! others are not touched. A start never arms: what was armed is paused. On the way out the engine stops
+//! first, while everything it needs to end its rounds still lives; then the gateways; then the warden, who
+//! proves that nothing is open; the feeds last. The clock page is written here.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tandem_shm::ClockWriter;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 /// Between two looks at the children and two updates of the clock page.
 const TICK: Duration = Duration::from_millis(10);
@@ -23,8 +24,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A tile that ran this long is started again without a longer pause.
 const STABLE: Duration = Duration::from_secs(10);
-/// A child that does not end by itself is killed.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// A child that does not end by itself is killed: longer than the engine needs to end its rounds and the
+/// warden for its proof.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 struct Tile {
     args: Vec<String>,
@@ -113,6 +115,12 @@ pub fn run(
     };
     // The engine first in this list, so that it is also the first to stop.
     let mut tiles = vec![tile(vec!["engine".to_owned()])];
+    if config.run.mode == Mode::Live {
+        for (venue, _) in config.venues() {
+            tiles.push(tile(vec!["gateway".to_owned(), venue.name().to_owned()]));
+        }
+        tiles.push(tile(vec!["warden".to_owned()]));
+    }
     for (venue, _) in config.venues() {
         tiles.push(tile(vec!["feed".to_owned(), venue.name().to_owned()]));
     }

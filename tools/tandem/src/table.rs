@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tandem_core::engine::{Engine, EngineError};
 use tandem_core::instrument::{Asset, AssetId, FeeIn, Universe};
+use tandem_core::limits::{Mode, Trading};
 use tandem_core::params::{Params, VenueParams};
 use tandem_core::record::{Kind, Record, TradingStatus, Venue, flag};
 use tandem_core::units::{Decimal, FeePpm};
@@ -19,6 +20,7 @@ use tandem_feeds::spec::{InstrumentRules, Listing, SpecError, VenueInstrument, b
 
 use crate::config::{Config, venue_named};
 use crate::fetch::{self, FetchError};
+use crate::limits::{Limits, LimitsError};
 
 /// File of the setup in the run's directory.
 pub const FILE: &str = "setup.json";
@@ -62,6 +64,9 @@ pub enum TableError {
         /// Its quote asset.
         quote: String,
     },
+    /// A limit does not fit its asset.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// The instruments do not fit together.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -96,6 +101,12 @@ pub struct Setup {
     pub listings: Vec<ListingText>,
     /// Detection.
     pub detection: Detection,
+    /// What an operator allows; observing needs none.
+    #[serde(default)]
+    pub limits: Option<Limits>,
+    /// Number of the engine's run, 0 before it has one; never used twice.
+    #[serde(default)]
+    pub run: u32,
 }
 
 /// An instrument as listed.
@@ -225,6 +236,18 @@ pub struct Table {
 }
 
 impl Table {
+    /// Returns what the setup allows, in the engine's units; nothing where it only observes.
+    pub fn trading(&self) -> Result<Option<Trading>, LimitsError> {
+        let mode = match self.setup.mode.as_str() {
+            "paper" => Mode::Paper,
+            "live" => Mode::Live,
+            _ => return Ok(None),
+        };
+        let Some(limits) = &self.setup.limits else { return Ok(None) };
+        // A setup that no engine has taken up yet has no number; checks need one.
+        limits.trading(&self.universe, mode, self.setup.run.max(1)).map(Some)
+    }
+
     /// Builds everything from a setup; `place` is for messages.
     pub fn build(setup: Setup, place: &str) -> Result<Table, TableError> {
         let text =
@@ -239,7 +262,11 @@ impl Table {
 
     /// Returns a new engine.
     pub fn engine(&self) -> Result<Engine, TableError> {
-        Ok(Engine::new(self.universe.clone(), self.params.clone())?)
+        let (universe, params) = (self.universe.clone(), self.params.clone());
+        Ok(match self.trading()? {
+            Some(trading) => Engine::with_trading(universe, params, trading)?,
+            None => Engine::new(universe, params)?,
+        })
     }
 
     /// Returns a venue's instruments, in the order of its machine's slots.
@@ -341,7 +368,13 @@ pub fn ask_venues(config: &Config) -> Result<Setup, TableError> {
             listings.push(ListingText::new(&listing));
         }
     }
-    Ok(Setup { mode: config.run.mode.name().to_owned(), listings, detection: detection(config) })
+    Ok(Setup {
+        mode: config.run.mode.name().to_owned(),
+        listings,
+        detection: detection(config),
+        limits: config.limits.clone(),
+        run: 0,
+    })
 }
 
 /// Returns the configuration's detection part.
@@ -411,7 +444,11 @@ pub fn load_or_ask(config: &Config) -> Result<Table, TableError> {
                     .extend(of_venue.symbols.iter().map(|s| (venue.name().to_owned(), s.clone())));
             }
             let listed = table.setup.listings.iter().map(|l| (l.venue.clone(), l.symbol.clone()));
-            if table.setup.detection == detection(config) && listed.eq(wanted) {
+            if table.setup.detection == detection(config)
+                && table.setup.limits == config.limits
+                && table.setup.mode == config.run.mode.name()
+                && listed.eq(wanted)
+            {
                 return Ok(table);
             }
             return Err(TableError::Text {
@@ -526,6 +563,8 @@ mod tests {
                 listing("coinbase", "BTC-USD", "0.01"),
                 listing("kraken", "BTC/USD", "0.1"),
             ],
+            limits: None,
+            run: 0,
             detection: Detection {
                 edge_min_ppm: 0,
                 edge_max_ppm: 100_000,

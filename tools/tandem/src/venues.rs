@@ -4,6 +4,9 @@ use tandem_core::record::Venue;
 use tandem_feeds::machine::{Machine, Options};
 use tandem_feeds::spec::{InstrumentRules, MetadataError, VenueInstrument};
 use tandem_feeds::{binance, coinbase, kraken};
+use tandem_gateway::desk::Desk;
+use tandem_gateway::keys::Credentials;
+use tandem_gateway::machine::Dialect;
 
 /// Returns the sync machine of a venue, beginning at `now_ns`.
 #[must_use]
@@ -41,4 +44,19 @@ pub fn parse_metadata(
         Venue::Coinbase => coinbase::meta::parse_metadata(body),
         Venue::Kraken => kraken::meta::parse_metadata(body),
     }
+}
+
+/// Returns the order entry of a venue.
+pub fn dialect(
+    venue: Venue,
+    credentials: &Credentials,
+    desk: &Desk,
+) -> Result<Box<dyn Dialect>, Box<dyn std::error::Error>> {
+    Ok(match venue {
+        Venue::Binance => Box::new(tandem_gateway::binance::Binance::new(credentials, desk)?),
+        Venue::Kraken => {
+            Box::new(tandem_gateway::kraken::Kraken::new(credentials, desk, crate::time::now_ns())?)
+        }
+        Venue::Coinbase => Box::new(tandem_gateway::coinbase::Coinbase::new(credentials, desk)?),
+    })
 }

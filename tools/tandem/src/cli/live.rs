@@ -123,6 +123,7 @@ pub fn print_demo(report: &Report) {
     stage("ring", &report.latency_ns.ring);
     stage("detect", &report.latency_ns.detect);
     stage("wire to decision", &report.latency_ns.wire_to_decision);
+    print_trading(report, stage);
     print(format_args!(
         "lost: {} overruns, {} gaps\njournal: {} records in {} segments at {}",
         report.losses.overruns,
@@ -137,4 +138,61 @@ pub fn print_demo(report: &Report) {
         report.replay.records,
         report.replay.records_per_second,
     ));
+}
+
+/// What was traded, in a trader's words.
+fn print_trading(report: &Report, stage: impl Fn(&str, &Percentiles)) {
+    let (Some(rounds), Some(orders), Some(pnl)) = (&report.rounds, &report.orders, &report.pnl)
+    else {
+        return;
+    };
+    stage("tick to order", &report.latency_ns.tick_to_order);
+    if let Some(wire) = &report.wire_to_wire_ns {
+        stage("wire to wire", wire);
+    }
+    if let Some(echo) = &report.tcp_echo_ns {
+        stage("raw TCP echo", echo);
+    }
+    print(format_args!(
+        "{} rounds: {} filled on every leg, {} completed by a hedge, {} taken back, {} not filled at all; {} \
+         still have a leg too many",
+        rounds.sent,
+        rounds.both_filled,
+        rounds.hedged,
+        rounds.unwound,
+        rounds.missed,
+        rounds.one_legged_open,
+    ));
+    print(format_args!(
+        "{} orders: {} filled, {} in part, {} not, {} refused; {} whose end nobody knows",
+        orders.sent,
+        orders.filled,
+        orders.partial,
+        orders.expired,
+        orders.rejected,
+        orders.unknown_open,
+    ));
+    print(format_args!(
+        "made {} {c} after fees; paid {} {c} in fees",
+        pnl.realised,
+        pnl.fees,
+        c = pnl.currency
+    ));
+    if let Some(controls) = &report.controls {
+        let mut denials: Vec<(&String, &u64)> = controls.denials.iter().collect();
+        denials.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
+        let most: Vec<String> =
+            denials.iter().take(6).map(|(name, times)| format!("{name} {times}")).collect();
+        print(format_args!("kept out by controls: {}", most.join(", ")));
+    }
+    if let Some(truth) = &report.truth {
+        print(if truth.is_clean() {
+            "the venues' own books agree: every balance, every fill, no order left open"
+        } else {
+            "THE VENUES' OWN BOOKS DIFFER:"
+        });
+        for difference in &truth.differences {
+            print(format_args!("  {difference}"));
+        }
+    }
 }

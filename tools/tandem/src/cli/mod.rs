@@ -3,12 +3,17 @@
 //! Invariant: every reading command has `--json`; exit codes are 0 ok, 1 failed check, 2 usage,
 //! 3 unreachable, 4 refused for safety, 5 partial.
 
+pub mod account;
 pub mod books;
 pub mod journal;
+pub mod keys;
 pub mod latency;
+pub mod level;
 pub mod live;
 pub mod opportunities;
+pub mod orders;
 pub mod roles;
+pub mod why;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,7 +22,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::demo;
 
 /// What a command ended with.
@@ -49,6 +54,12 @@ impl Failure {
     #[must_use]
     pub fn usage(error: impl std::fmt::Display) -> Failure {
         Failure { code: 2, text: error.to_string() }
+    }
+
+    /// Refused because it would not be safe.
+    #[must_use]
+    pub fn refused(error: impl std::fmt::Display) -> Failure {
+        Failure { code: 4, text: error.to_string() }
     }
 
     /// A process, a file or a venue that is not there.
@@ -102,7 +113,8 @@ impl ConfigArg {
 enum Command {
     /// Simulated venues and everything else, in one command.
     #[command(after_help = "Examples:
-  tandem demo --for 30s
+  tandem demo --for 30s                   trades live against simulated venues
+  tandem demo --for 30s --mode paper
   tandem demo --for 2m --seed 7 --json")]
     Demo {
         /// How long to run once all books are in sync: 30s, 2m, 1h.
@@ -111,6 +123,9 @@ enum Command {
         /// Seed of the simulated market.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// What is done with opportunities: live (orders to the simulated venues), paper or observe.
+        #[arg(long, default_value = "live", value_parser = mode)]
+        mode: Mode,
         /// Directory of the run; default: a new one below /dev/shm.
         #[arg(long)]
         dir: Option<PathBuf>,
@@ -146,6 +161,28 @@ enum Command {
         #[arg(long, hide = true, value_name = "PID")]
         while_pid: Option<u32>,
     },
+    /// One venue's order entry.
+    #[command(after_help = "Example:
+  tandem gateway kraken --config deploy/tandem.toml")]
+    Gateway {
+        /// binance, coinbase or kraken.
+        venue: String,
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Stop when the process with this id is gone (the supervisor's).
+        #[arg(long, hide = true, value_name = "PID")]
+        while_pid: Option<u32>,
+    },
+    /// Cancels everything when the engine dies, hangs or is killed, and proves it.
+    #[command(after_help = "Example:
+  tandem warden --config deploy/tandem.toml")]
+    Warden {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Stop when the process with this id is gone (the supervisor's).
+        #[arg(long, hide = true, value_name = "PID")]
+        while_pid: Option<u32>,
+    },
     /// Every tile of the configuration, each a process, kept alive.
     #[command(after_help = "Example:
   tandem up --config deploy/tandem.toml")]
@@ -156,6 +193,24 @@ enum Command {
         #[arg(long, hide = true, value_name = "PID")]
         while_pid: Option<u32>,
     },
+    /// Lets trading begin: every stage must have passed, and you must mean it.
+    #[command(after_help = "Examples:
+  tandem arm --reason 'morning start'              says what would be armed, and the hash to type
+  tandem arm --reason 'morning start' --confirm 1f2e3d4c")]
+    Arm(level::ArmArgs),
+    /// No new rounds; what is left over is still hedged.
+    #[command(after_help = "Examples:
+  tandem pause --reason 'news at 14:30'
+  tandem pause --venue kraken --reason maintenance")]
+    Pause(level::LevelArgs),
+    /// Stops everything, cancels everything, and proves it. Stays so until `tandem arm`.
+    #[command(after_help = "Example:
+  tandem kill --reason 'something is wrong'")]
+    Kill(level::KillArgs),
+    /// A kill for practice, from PAUSE and back to it.
+    #[command(after_help = "Example:
+  tandem drill --reason 'weekly drill'")]
+    Drill(level::KillArgs),
     /// Whether everything is in sync, and what was counted.
     #[command(after_help = "Example:
   tandem status --json")]
@@ -178,6 +233,20 @@ enum Command {
   tandem opportunities --journal DIR --kind cross_quote --json
   tandem opportunities --denials")]
     Opportunities(opportunities::OpportunitiesArgs),
+    /// The orders in a journal and what became of them.
+    #[command(after_help = "Examples:
+  tandem orders                            of the configured run, the last 20
+  tandem orders --open --json
+  tandem orders --round 17")]
+    Orders(orders::OrdersArgs),
+    /// Our ledger beside what the venues say.
+    #[command(after_help = "Example:
+  tandem balances --json")]
+    Balances(account::AccountArgs),
+    /// What was gained, by day; fees and volume by venue.
+    #[command(after_help = "Example:
+  tandem pnl --journal DIR")]
+    Pnl(account::AccountArgs),
     /// The latency histograms of a running system.
     #[command(after_help = "Examples:
   tandem latency                           since the start
@@ -202,6 +271,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What the venues say of our keys and of our orders.
+    Keys {
+        #[command(subcommand)]
+        command: keys::KeysCommand,
+    },
+    /// Every stage from configuration to READY, and what differs from the venues' books.
+    #[command(after_help = "Examples:
+  tandem reconcile                         stages, and our ledger beside the venues'
+  tandem reconcile --json")]
+    Reconcile(account::AccountArgs),
+    /// The story of a round or an opportunity: what was seen, decided, sent, filled and gained.
+    #[command(after_help = "Examples:
+  tandem why 17                            round 17 of the last run
+  tandem why 17 --run 29650123 --json
+  tandem why --opportunity 1234")]
+    Why(why::WhyArgs),
     /// The configuration: check, show, explain.
     Config {
         #[command(subcommand)]
@@ -292,33 +377,56 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Done {
     match command {
-        Command::Demo { run_for, seed, dir, json } => demo_command(run_for, seed, dir, json),
+        Command::Demo { run_for, seed, mode, dir, json } => {
+            let stop = roles::stop_flag(None)?;
+            let dir = dir.unwrap_or_else(|| {
+                PathBuf::from(format!("/dev/shm/tandem-demo-{}", std::process::id()))
+            });
+            let quiet = false;
+            demo_command(&demo::Options { run_for, seed, mode, dir, quiet, stop }, json)
+        }
         Command::Sim(args) => roles::sim(&args),
         Command::Feed { venue, config, while_pid } => roles::feed(&config, &venue, while_pid),
         Command::Engine { config, while_pid } => roles::engine(&config, while_pid),
+        Command::Gateway { venue, config, while_pid } => roles::gateway(&config, &venue, while_pid),
+        Command::Warden { config, while_pid } => roles::warden(&config, while_pid),
         Command::Up { config, while_pid } => roles::up(&config, while_pid),
+        Command::Arm(args) => level::arm(&args),
+        Command::Pause(args) => level::pause(&args),
+        Command::Kill(args) => level::kill(&args),
+        Command::Drill(args) => level::drill(&args),
         Command::Status { config, json } => live::status(&config, json),
         Command::Books(args) => books::run(&args),
         Command::Opportunities(args) => opportunities::run(&args),
+        Command::Orders(args) => orders::run(&args),
+        Command::Balances(args) => account::balances(&args),
+        Command::Pnl(args) => account::pnl(&args),
         Command::Latency(args) => latency::run(&args),
         Command::Journal { command } => journal::run(&command),
         Command::Replay { path, verify: _, json } => replay_command(&path, json),
+        Command::Keys { command } => keys::run(&command),
+        Command::Reconcile(args) => account::reconcile(&args),
+        Command::Why(args) => why::run(&args),
         Command::Config { command } => config_command(&command),
     }
 }
 
-fn demo_command(run_for: Duration, seed: u64, dir: Option<PathBuf>, json: bool) -> Done {
-    let dir = dir
-        .unwrap_or_else(|| PathBuf::from(format!("/dev/shm/tandem-demo-{}", std::process::id())));
-    let stop = roles::stop_flag(None)?;
-    let options = demo::Options { run_for, seed, dir, quiet: false, stop };
-    let report = demo::run(&options).map_err(Failure::failed)?;
+fn demo_command(options: &demo::Options, json: bool) -> Done {
+    let report = demo::run(options).map_err(Failure::failed)?;
     if json {
         print_json(&report);
     } else {
         live::print_demo(&report);
     }
     Ok(if report.is_good() { Outcome::Ok } else { Outcome::Failed })
+}
+
+/// Reads a mode's name.
+fn mode(text: &str) -> Result<Mode, String> {
+    [Mode::Live, Mode::Paper, Mode::Observe]
+        .into_iter()
+        .find(|mode| mode.name() == text)
+        .ok_or_else(|| format!("`{text}`: write live, paper or observe"))
 }
 
 fn replay_command(path: &Path, json: bool) -> Done {

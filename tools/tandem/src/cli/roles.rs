@@ -5,16 +5,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
+use tandem_gateway::client::{self, ClientError};
+use tandem_gateway::config::Config as GatewayConfig;
+use tandem_gateway::desk::Desk;
+use tandem_gateway::gate::SharedGate;
+use tandem_gateway::gateway::Gateway;
+use tandem_gateway::guard;
+use tandem_gateway::keys::{Credentials, Secret};
+use tandem_gateway::tile::GatewayTile;
+use tandem_gateway::warden::{ClientSweeper, Verdict, Warden, WardenSpec};
+use tandem_shm::control::Actor;
 use tandem_shm::{ClockWriter, WaitMode};
 use tandem_sim::{Pace, SimConfig, Source};
 
-use super::{ConfigArg, Done, Failure, Outcome, print};
-use crate::config::{Config, venue_named};
-use crate::engine_tile::{CLOCK, EngineTile};
-use crate::{supervisor, table, venues};
+use super::{ConfigArg, Done, Failure, Outcome, keys, print};
+use crate::config::{Config, Mode, Secrets, venue_named};
+use crate::engine_tile::{CLOCK, EngineTile, EngineTileError};
+use crate::identity::Identity;
+use crate::routes::{ENGINE_ROW, RoutesError, WARDEN_ROW, gateway_row};
+use crate::secrets::{self, KeyFile};
+use crate::warden_role::WardenStats;
+use crate::{latch, supervisor, table, venues};
 
 /// What a simulator is to be.
 #[derive(Args, Debug)]
@@ -236,6 +251,180 @@ pub fn feed(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done {
     Ok(Outcome::Ok)
 }
 
+/// Returns a process's key file, if it belongs to the world of the configured addresses.
+pub fn key_file(config: &Config, of: impl Fn(&Secrets) -> &String) -> Result<KeyFile, Failure> {
+    let places = config.secrets.as_ref().ok_or_else(|| Failure::refused("no [secrets]"))?;
+    let place = of(places);
+    let file = secrets::load(place).map_err(Failure::refused)?;
+    let world = config.environment().map_err(Failure::refused)?;
+    if file.environment != world {
+        return Err(Failure::refused(format!(
+            "{place} holds {} keys, the configured addresses are {}: a key stays in its world",
+            file.environment.name(),
+            world.name()
+        )));
+    }
+    Ok(file)
+}
+
+/// Returns one venue's credentials; nonces of `who` are kept in a file of their own.
+pub fn credentials(
+    config: &Config,
+    file: &KeyFile,
+    venue: Venue,
+    who: &str,
+) -> Result<Credentials, Failure> {
+    let missing = || Failure::refused(format!("the key file has no [{}]", venue.name()));
+    let keys = file.venues.get(venue.name()).ok_or_else(missing)?;
+    let api_key = keys.api_key.clone();
+    let nonce_file = config.run.state_dir.join(format!("nonce-{who}"));
+    let secret = |text: &Option<zeroize::Zeroizing<String>>| {
+        text.as_ref().map(|text| Secret::from(text.as_str())).ok_or_else(|| {
+            Failure::refused(format!(
+                "[{}] of the key file has the wrong kind of key for this venue",
+                venue.name()
+            ))
+        })
+    };
+    Ok(match venue {
+        Venue::Binance => {
+            let private_key_pem = secret(&keys.private_key_pem)?;
+            Credentials::BinanceEd25519 { api_key, private_key_pem }
+        }
+        Venue::Coinbase => {
+            let private_key_pem = secret(&keys.private_key_pem)?;
+            Credentials::Coinbase { api_key, private_key_pem }
+        }
+        Venue::Kraken => Credentials::Kraken { api_key, secret: secret(&keys.secret)?, nonce_file },
+    })
+}
+
+/// Returns where a venue's order entry is.
+pub fn order_endpoint(config: &Config, venue: Venue) -> Result<Endpoint, Failure> {
+    let market = endpoint(config, venue)?;
+    let orders = config.venue[venue.name()]
+        .order_address()
+        .ok_or_else(|| Failure::usage(format!("[venue.{}] has no order_url", venue.name())))?;
+    Ok(Endpoint { ws_host: orders.host, ws_port: orders.port, ws_prefix: orders.prefix, ..market })
+}
+
+/// Asks the venue what a key may do (S3). A key that may more than trade is refused.
+fn check_rights(config: &Config, venue: Venue, credentials: &Credentials) -> Result<(), Failure> {
+    let endpoint = order_endpoint(config, venue)?;
+    let mut failed = String::new();
+    for _ in 0..RIGHTS_TRIES {
+        match client::check(credentials, &endpoint) {
+            Ok(report) => return keys::judge(config, venue, &report).map_err(Failure::refused),
+            Err(error @ (ClientError::Refused { .. } | ClientError::Key(_))) => {
+                return Err(Failure::refused(format!("{}: {error}", venue.name())));
+            }
+            Err(error) => failed = error.to_string(),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    Err(Failure::unreachable(format!(
+        "{}: the key's rights cannot be read: {failed}",
+        venue.name()
+    )))
+}
+
+/// Tries of a venue that does not answer.
+const RIGHTS_TRIES: u32 = 5;
+
+fn configured(config: &Config, name: &str) -> Result<Venue, Failure> {
+    venue_named(name).filter(|venue| config.venue.contains_key(venue.name())).ok_or_else(|| {
+        let known: Vec<&String> = config.venue.keys().collect();
+        Failure::usage(format!("`{name}` is not configured; configured are {known:?}"))
+    })
+}
+
+/// Takes a process's row of the control page; a second one of its kind is refused.
+fn claim(config: &Config, row: usize, what: &str) -> Result<Actor, Failure> {
+    let page = latch::open(&config.run.dir, &config.run.state_dir).map_err(Failure::failed)?;
+    let identity = Identity::of(config).map_err(Failure::failed)?;
+    page.claim(row, identity.build, identity.config).map_err(|error| match page.is_held(row) {
+        true => Failure::refused(format!(
+            "another {what} runs on {}: stop it first; two would share one key",
+            config.run.dir.display()
+        )),
+        false => Failure::failed(error),
+    })
+}
+
+fn live_only(config: &Config, what: &str) -> Result<(), Failure> {
+    match config.run.mode {
+        Mode::Live => Ok(()),
+        other => Err(Failure::usage(format!("mode {} needs no {what}", other.name()))),
+    }
+}
+
+/// `tandem gateway VENUE`.
+pub fn gateway(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done {
+    let config = config.load()?;
+    live_only(&config, "gateway")?;
+    let venue = configured(&config, venue)?;
+    prepare(&config)?;
+    tandem_shm::forbid_dumps().map_err(Failure::failed)?;
+    let file = key_file(&config, |places| &places.gateway)?;
+    let credentials = credentials(&config, &file, venue, "gateway")?;
+    drop(file);
+    check_rights(&config, venue, &credentials)?;
+    let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
+    let stop = stop_flag(while_pid)?;
+    let actor = claim(&config, gateway_row(venue), "gateway of this venue")?;
+    let page = actor.page().clone();
+    let endpoint = order_endpoint(&config, venue)?;
+    let gateway_config = gateway_config(&config, venue, &endpoint);
+    let desk = Desk::new(venue, &table.universe, &table.instruments, gateway_config);
+    let dialect = venues::dialect(venue, &credentials, &desk).map_err(Failure::refused)?;
+    drop(credentials);
+    let gateway = Gateway::new(dialect, desk, guard::abort);
+    let wait = config.venue[venue.name()].wait_mode();
+    let spec = tandem_gateway::tile::TileSpec {
+        dir: &config.run.dir,
+        endpoint,
+        report_slots: REPORT_SLOTS,
+        orders_timeout: ORDERS_WITHIN,
+        wait,
+    };
+    let mut tile = GatewayTile::new(gateway, Box::new(SharedGate::new(actor)), &spec)
+        .map_err(Failure::unreachable)?;
+    while !stop.load(Ordering::Relaxed) {
+        let engine = page.row(ENGINE_ROW);
+        let age_ns = crate::time::now_ns() - engine.beat_ns as i64;
+        tile.set_healthy(engine.pid != 0 && age_ns < HEALTHY_NS_MAX);
+        let busy = tile.turn().map_err(Failure::failed)?;
+        if !busy && wait == WaitMode::Spin {
+            std::hint::spin_loop();
+        }
+    }
+    tile.close();
+    Ok(Outcome::Ok)
+}
+
+/// Slots of a report ring: a burst of a whole day's trades fits.
+const REPORT_SLOTS: u64 = 1 << 16;
+/// The engine makes the order ring; a gateway waits for it this long.
+const ORDERS_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+/// The dead-man switch is put off only while the engine beats.
+const HEALTHY_NS_MAX: i64 = 1_000_000_000;
+
+/// Returns a gateway's values: the defaults, and the host as the venue must see it.
+fn gateway_config(config: &Config, venue: Venue, endpoint: &Endpoint) -> GatewayConfig {
+    let mut values = GatewayConfig::for_venue(venue);
+    values.rest_host = match (endpoint.tls.is_some(), endpoint.rest_port) {
+        (true, 443) | (false, 80) => endpoint.rest_host.clone(),
+        (_, port) => format!("{}:{port}", endpoint.rest_host),
+    };
+    if let Some(limits) = &config.limits {
+        values.ack_ns_max = i64::from(limits.ack_timeout_ms) * 1_000_000;
+    }
+    // An order waits for no reply to another one.
+    (values.order_lanes, values.tokens) = (8, 16);
+    values.seed = u64::from(std::process::id()) ^ crate::time::now_ns() as u64;
+    values
+}
+
 /// `tandem engine`.
 pub fn engine(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let config = config.load()?;
@@ -243,13 +432,86 @@ pub fn engine(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
     let stop = stop_flag(while_pid)?;
     pin(config.engine.core)?;
-    let mut tile = EngineTile::new(&config, &table).map_err(Failure::unreachable)?;
+    let mut tile = EngineTile::new(&config, &table).map_err(|error| match error {
+        EngineTileError::Routes(RoutesError::SecondEngine { .. }) => Failure::refused(error),
+        other => Failure::unreachable(other),
+    })?;
     while !stop.load(Ordering::Relaxed) {
+        tile.turn().map_err(Failure::failed)?;
+    }
+    // No new rounds; those under way are ended, within a bound.
+    tile.pause_trading();
+    let until = std::time::Instant::now() + END_ROUNDS_WITHIN;
+    while tile.is_trading() && std::time::Instant::now() < until {
         tile.turn().map_err(Failure::failed)?;
     }
     tile.close().map_err(Failure::failed)?;
     Ok(Outcome::Ok)
 }
+
+/// Rounds under way have this long to end when the engine is asked to stop.
+const END_ROUNDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// `tandem warden`.
+pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
+    let config = config.load()?;
+    live_only(&config, "warden")?;
+    prepare(&config)?;
+    tandem_shm::forbid_dumps().map_err(Failure::failed)?;
+    let file = key_file(&config, |places| &places.warden)?;
+    let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
+    let mut sweepers = Vec::new();
+    let mut names = Vec::new();
+    for (venue, _) in config.venues() {
+        let credentials = credentials(&config, &file, venue, "warden")?;
+        check_rights(&config, venue, &credentials)?;
+        let endpoint = order_endpoint(&config, venue)?;
+        let symbols = table.of_venue(venue).into_iter().map(|listed| listed.symbol).collect();
+        sweepers.push((venue, ClientSweeper::make(credentials, endpoint, symbols)));
+        names.push(venue);
+    }
+    drop(file);
+    let stop = stop_flag(while_pid)?;
+    let actor = claim(&config, WARDEN_ROW, "warden")?;
+    latch::keep(actor.page().clone(), config.run.state_dir.clone()).map_err(Failure::failed)?;
+    let mut stats = WardenStats::create(&config.run.dir, &names).map_err(Failure::failed)?;
+    let ttl_ns = GatewayConfig::for_venue(Venue::Binance).ttl_ns_max;
+    let spec = WardenSpec { hang_ns: HANG_NS, ttl_ns, engine_row: ENGINE_ROW };
+    let mut warden = Warden::start(spec, actor, sweepers, crate::time::now_ns);
+    while !stop.load(Ordering::Relaxed) {
+        warden.turn();
+        stats.update(&warden);
+        std::thread::sleep(WARDEN_TURN);
+    }
+    // The last proof: nothing is left open when everything is gone.
+    warden.sweep_all();
+    let until = std::time::Instant::now() + PROOF_WITHIN;
+    let settled = |warden: &Warden| {
+        warden.progress().iter().all(|(_, progress)| progress.verdict == Verdict::Clean)
+    };
+    while !settled(&warden) && std::time::Instant::now() < until {
+        warden.turn();
+        stats.update(&warden);
+        std::thread::sleep(WARDEN_TURN);
+    }
+    let clean = settled(&warden);
+    for (venue, progress) in warden.progress() {
+        if progress.verdict != Verdict::Clean {
+            tracing::error!(venue = venue.name(), trouble = progress.trouble, "NOT proven clean");
+        }
+    }
+    stats.update(&warden);
+    stats.close();
+    warden.close();
+    Ok(if clean { Outcome::Ok } else { Outcome::Partial })
+}
+
+/// Between two looks of the warden.
+const WARDEN_TURN: std::time::Duration = std::time::Duration::from_millis(5);
+/// An engine that did not beat for so long hangs.
+const HANG_NS: i64 = 100_000_000;
+/// The last proof has this long.
+const PROOF_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// `tandem up`.
 pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
@@ -263,6 +525,13 @@ pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
     let table = table::Table::build(setup, "the venues").map_err(Failure::usage)?;
     table.engine().map_err(Failure::usage)?;
     table::save(&config.run.dir, &table.setup).map_err(Failure::failed)?;
+    if config.run.mode != Mode::Observe {
+        let state_dir = &config.run.state_dir;
+        let page = latch::open(&config.run.dir, state_dir).map_err(Failure::failed)?;
+        let act = latch::Act { who: "up", reason: "a start never arms" };
+        let pause = (Scope::Global, Level::Pause, Cause::Start);
+        latch::raise(&page, state_dir, pause, &act).map_err(Failure::failed)?;
+    }
     supervisor::run(&config, &arg.config, &stop, clock).map_err(Failure::failed)?;
     Ok(Outcome::Ok)
 }

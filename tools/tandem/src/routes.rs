@@ -1,0 +1,347 @@
+//! The engine tile's way to the gateways and back, and its row on the control page.
+//!
+//! Invariant: an order is published to its gateway's ring only after it stands in the journal; what a
+//! gateway reports is an input like any other. A change of the level word is told to the engine before
+//! anything else is taken, and echoed once it was. A ring of reports that was overrun means orders whose
+//! end nobody saw: that venue is halted and the engine told that the session is down.
+//!
+//! Not here: which orders (`tandem-core`), how they leave the host (`tandem-gateway`).
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tandem_core::account::{Peer, PeerRole, Session, SessionState};
+use tandem_core::level::{Cause, Level, LevelWord, Scope};
+use tandem_core::record::{Kind, Record, Venue, flag};
+use tandem_feeds::tile::record_schema;
+use tandem_gateway::tile::{orders_ring, reports_ring};
+use tandem_shm::control::Actor;
+use tandem_shm::{ControlPage, Producer, Read, RingReader, RingSpec, RingWriter, ShmError, tsc};
+
+use crate::config::{Config, Mode};
+use crate::identity::Identity;
+use crate::latch;
+
+/// Slots of an order ring: far more than limits let be open.
+const ORDER_SLOTS: u64 = 4_096;
+/// Rows of the control page.
+pub const ENGINE_ROW: usize = 0;
+/// The warden's row.
+pub const WARDEN_ROW: usize = 4;
+/// A process that did not beat for so long does not live.
+const BEAT_NS_MAX: i64 = 1_000_000_000;
+/// What did not change is told again after this.
+const TELL_EVERY_NS: i64 = 500_000_000;
+/// The clock is judged over this time.
+const CLOCK_WINDOW_NS: i64 = 60_000_000_000;
+
+/// Returns a gateway's row.
+#[must_use]
+pub const fn gateway_row(venue: Venue) -> usize {
+    venue as usize
+}
+
+/// Why trading was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RoutesError {
+    /// Another engine has the row.
+    #[error(
+        "another engine runs on {dir}: stop it first (`tandem status` shows it); two engines would send \
+         every order twice"
+    )]
+    SecondEngine {
+        /// Directory of the run.
+        dir: PathBuf,
+    },
+    /// Shared memory.
+    #[error(transparent)]
+    Shm(#[from] ShmError),
+    /// Files.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// One gateway as the engine sees it.
+struct Gateway {
+    venue: Venue,
+    orders: RingWriter<Record>,
+    reports: Option<RingReader<Record>>,
+    /// Its ring's producer was seen dead, and the engine was told.
+    down: bool,
+    told: Option<Peer>,
+}
+
+/// Smallest delay of a venue's events in two halves of the window.
+#[derive(Clone, Copy, Debug)]
+struct Delay {
+    venue: Venue,
+    before_ns: i64,
+    now_ns: i64,
+}
+
+/// The routes.
+pub struct Routes {
+    mode: Mode,
+    dir: PathBuf,
+    actor: Actor,
+    identity: Identity,
+    gateways: Vec<Gateway>,
+    warden: Option<Peer>,
+    level: Option<u64>,
+    delays: Vec<Delay>,
+    delays_turn_ns: i64,
+    next_tell_ns: i64,
+    next_clock_ns: i64,
+}
+
+impl Routes {
+    /// Takes the engine's row and makes the order rings.
+    pub fn open(config: &Config) -> Result<Routes, RoutesError> {
+        let (dir, state_dir) = (config.run.dir.clone(), config.run.state_dir.clone());
+        let page = latch::open(&dir, &state_dir)?;
+        let identity = Identity::of(config)?;
+        let actor =
+            page.claim(ENGINE_ROW, identity.build, identity.config).map_err(|error| match page
+                .is_held(ENGINE_ROW)
+            {
+                true => RoutesError::SecondEngine { dir: dir.clone() },
+                false => RoutesError::Shm(error),
+            })?;
+        latch::keep(page.clone(), state_dir)?;
+        let mut gateways = Vec::new();
+        if config.run.mode == Mode::Live {
+            for (venue, _) in config.venues() {
+                let name = orders_ring(venue);
+                let spec = RingSpec::new(name, ORDER_SLOTS, record_schema());
+                let orders = RingWriter::create(&dir, &spec)?;
+                gateways.push(Gateway { venue, orders, reports: None, down: true, told: None });
+            }
+        }
+        let delay = |venue| Delay { venue, before_ns: i64::MAX, now_ns: i64::MAX };
+        let delays = config.venues().into_iter().map(|(venue, _)| delay(venue)).collect();
+        Ok(Routes {
+            mode: config.run.mode,
+            dir,
+            actor,
+            identity,
+            gateways,
+            warden: None,
+            level: None,
+            delays,
+            delays_turn_ns: 0,
+            next_tell_ns: 0,
+            next_clock_ns: 0,
+        })
+    }
+
+    fn page(&self) -> &ControlPage {
+        self.actor.page()
+    }
+
+    /// Returns whether orders go nowhere.
+    #[must_use]
+    pub fn is_paper(&self) -> bool {
+        self.mode == Mode::Paper
+    }
+
+    /// Returns the level word's record where the engine has not seen this word yet.
+    #[inline]
+    pub fn level_change(&mut self) -> Option<Record> {
+        let word = self.page().level();
+        if self.level == Some(word) {
+            return None;
+        }
+        self.level = Some(word);
+        Some(LevelWord(word).record())
+    }
+
+    /// Tells the others that the engine has acted on the word that [`Routes::level_change`] gave.
+    pub fn echo(&self) {
+        self.actor.echo(LevelWord(self.level.unwrap_or(0)).epoch());
+    }
+
+    /// Tells the others that the engine lives.
+    pub fn beat(&self, now_ns: i64) {
+        self.actor.beat(now_ns);
+    }
+
+    /// Publishes an order or a request to its gateway; false where there is none.
+    pub fn send(&mut self, record: &Record) -> bool {
+        let wanted = |gateway: &&mut Gateway| gateway.venue as u8 == record.venue;
+        match self.gateways.iter_mut().find(wanted) {
+            Some(gateway) => {
+                gateway.orders.publish(&Record { pub_tsc: tsc(), ..*record });
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Raises what the engine asks to raise.
+    pub fn raise(&self, record: &Record) {
+        let level = u8::try_from(record.data[0]).map_or(Level::Kill, Level::from_tag);
+        let cause = u8::try_from(record.data[1]).ok().and_then(Cause::from_tag);
+        let cause = cause.unwrap_or(Cause::Invariant);
+        let scope = Venue::from_tag(record.venue).map_or(Scope::Global, Scope::Venue);
+        self.raise_to(scope, level, cause);
+    }
+
+    fn raise_to(&self, scope: Scope, level: Level, cause: Cause) {
+        let raised =
+            self.page().update(|word| LevelWord(word).raised(scope, level, cause).map(|w| w.0));
+        if raised.is_some() {
+            tracing::error!(?scope, level = level.name(), cause = cause.name(), "level raised");
+        }
+    }
+
+    /// Pauses everything, for an orderly stop.
+    pub fn pause(&self) {
+        self.raise_to(Scope::Global, Level::Pause, Cause::Start);
+    }
+
+    /// Leaves in order: the warden does not take the end for a death.
+    pub fn close(self) {
+        for gateway in self.gateways {
+            gateway.orders.close();
+        }
+        self.actor.leave();
+    }
+
+    /// Returns how many gateways there are.
+    #[must_use]
+    pub fn gateway_count(&self) -> usize {
+        self.gateways.len()
+    }
+
+    /// Takes one report of a gateway.
+    #[inline]
+    pub fn poll(&mut self, gateway: usize) -> Option<Record> {
+        let gateway = &mut self.gateways[gateway];
+        let venue = gateway.venue;
+        match gateway.reports.as_mut()?.poll() {
+            Read::Item(record) => Some(record),
+            Read::Empty => None,
+            Read::Overrun { lost } => {
+                tracing::error!(venue = venue.name(), lost, "reports were lost");
+                gateway.down = true;
+                self.raise_to(Scope::Venue(venue), Level::Halt, Cause::Invariant);
+                Some(session_down(venue))
+            }
+        }
+    }
+
+    /// Notes how late a venue's event came, for the clock.
+    #[inline]
+    pub fn heard(&mut self, record: &Record) {
+        if record.venue_ts_ns == 0 || record.recv_ts_ns == 0 {
+            return;
+        }
+        let wanted = |delay: &&mut Delay| delay.venue as u8 == record.venue;
+        if let Some(delay) = self.delays.iter_mut().find(wanted) {
+            delay.now_ns = delay.now_ns.min(record.recv_ts_ns - record.venue_ts_ns);
+        }
+    }
+
+    /// Looks after gateways, peers and the clock; what changed, or is to be told again, goes to `tell`.
+    pub fn watch(&mut self, now_ns: i64, ticks_per_ms: u64, mut tell: impl FnMut(Record)) {
+        let again = self.next_tell_ns <= now_ns;
+        if again {
+            self.next_tell_ns = now_ns + TELL_EVERY_NS;
+        }
+        for at in 0..self.gateways.len() {
+            if let Some(record) = self.follow(at, ticks_per_ms) {
+                tell(record);
+            }
+            self.gateways[at].orders.beat(tsc());
+            let venue = self.gateways[at].venue;
+            let peer = self.peer(PeerRole::Gateway, Some(venue), gateway_row(venue), now_ns);
+            let told = &mut self.gateways[at].told;
+            if again || told.is_none_or(|told| differs(&told, &peer)) {
+                *told = Some(peer);
+                tell(peer.record());
+            }
+        }
+        if self.mode == Mode::Live {
+            let peer = self.peer(PeerRole::Warden, None, WARDEN_ROW, now_ns);
+            if again || self.warden.is_none_or(|told| differs(&told, &peer)) {
+                self.warden = Some(peer);
+                tell(peer.record());
+            }
+        }
+        if self.next_clock_ns <= now_ns {
+            self.next_clock_ns = now_ns + 2 * TELL_EVERY_NS;
+            tell(self.clock(now_ns));
+        }
+    }
+
+    fn peer(&self, role: PeerRole, venue: Option<Venue>, row: usize, now_ns: i64) -> Peer {
+        let row = self.page().row(row);
+        let beat_ns = row.beat_ns as i64;
+        Peer {
+            role,
+            venue,
+            alive: row.pid != 0 && beat_ns != 0 && now_ns - beat_ns <= BEAT_NS_MAX,
+            beat_ns,
+            same_build: row.build == self.identity.build && row.config == self.identity.config,
+        }
+    }
+
+    /// Attaches to a gateway's reports and follows it through restarts.
+    fn follow(&mut self, at: usize, ticks_per_ms: u64) -> Option<Record> {
+        let gateway = &mut self.gateways[at];
+        let venue = gateway.venue;
+        let Some(reports) = &mut gateway.reports else {
+            let name = reports_ring(venue);
+            let opened = RingReader::open(&self.dir, &name, record_schema(), Duration::ZERO);
+            gateway.reports = opened.ok();
+            gateway.down = gateway.reports.is_none();
+            return None;
+        };
+        match reports.producer(tsc(), ticks_per_ms) {
+            Producer::Live { .. } | Producer::Suspect { .. } => None,
+            Producer::Closed | Producer::Dead { .. } | Producer::Superseded { .. } => {
+                // What it published before it ended is taken first.
+                if reports.lag() != 0 {
+                    return None;
+                }
+                let reattached = matches!(reports.reattach(), Ok(true));
+                let was_down = std::mem::replace(&mut gateway.down, !reattached);
+                (!was_down).then(|| session_down(venue))
+            }
+        }
+    }
+
+    /// The host's clock against the venues: the middle one of their smallest delays. One venue that is
+    /// wrong moves nothing; if two agree that we are, we are.
+    fn clock(&mut self, now_ns: i64) -> Record {
+        if self.delays_turn_ns <= now_ns {
+            self.delays_turn_ns = now_ns + CLOCK_WINDOW_NS / 2;
+            for delay in &mut self.delays {
+                delay.before_ns = std::mem::replace(&mut delay.now_ns, i64::MAX);
+            }
+        }
+        let mut known = [i64::MAX; 3];
+        for (at, delay) in self.delays.iter().enumerate() {
+            known[at] = delay.before_ns.min(delay.now_ns);
+        }
+        known.sort_unstable();
+        let count = known.iter().filter(|delay| **delay != i64::MAX).count();
+        let offset_ns = match count {
+            0 => 0,
+            count => known[(count - 1) / 2],
+        };
+        let synchronised = i64::from(self.delays.len().min(2) <= count);
+        let data = [offset_ns, 0, synchronised, 0];
+        Record { flags: flag::LAST, ..Record::new(Kind::ClockState, 0, u16::MAX, data) }
+    }
+}
+
+fn differs(told: &Peer, peer: &Peer) -> bool {
+    (told.alive, told.same_build) != (peer.alive, peer.same_build)
+}
+
+fn session_down(venue: Venue) -> Record {
+    let state = SessionState::Down;
+    Session { venue, state, code: 0, heard_ns: 0, deadman_ns: 0 }.record()
+}

@@ -1,0 +1,223 @@
+//! The stages between a start and READY, each with its word (`reference/reliability.md` section 8.1).
+//!
+//! Invariant: a stage passes on what is seen now, not on what was once true; what cannot be seen fails.
+//! Asking changes nothing, so it may be asked at any time and any number of times.
+//!
+//! Not here: what a stage does (each process does its own part at its start).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tandem_core::account::SessionState;
+use tandem_core::level::{Level, LevelWord, Scope};
+use tandem_core::record::Venue;
+use tandem_shm::ControlPage;
+
+use crate::config::{Config, Mode};
+use crate::demo::RunStats;
+use crate::identity::config_hash;
+use crate::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
+use crate::secrets;
+use crate::time::now_ns;
+
+/// How a stage stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    /// As it must be.
+    Pass,
+    /// Not as it must be: READY is refused.
+    Fail,
+    /// Not needed in this mode, or waived in writing.
+    Waived,
+}
+
+/// One stage.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stage {
+    /// `S0` to `S12`.
+    pub id: &'static str,
+    /// What it is about.
+    pub name: &'static str,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// What was seen; for a failure, how to mend it.
+    pub detail: String,
+}
+
+struct Report(Vec<Stage>);
+
+impl Report {
+    fn tell(&mut self, id: &'static str, name: &'static str, found: Result<String, String>) {
+        let (verdict, detail) = match found {
+            Ok(detail) => (Verdict::Pass, detail),
+            Err(detail) => (Verdict::Fail, detail),
+        };
+        self.0.push(Stage { id, name, verdict, detail });
+    }
+
+    fn waive(&mut self, id: &'static str, name: &'static str, why: &str) {
+        self.0.push(Stage { id, name, verdict: Verdict::Waived, detail: why.to_owned() });
+    }
+}
+
+/// A process that did not beat for so long does not live.
+const BEAT_NS_MAX: i64 = 1_000_000_000;
+
+/// Looks at every stage of a running system.
+#[must_use]
+pub fn check(config: &Config) -> Vec<Stage> {
+    let mut report = Report(Vec::new());
+    let live = config.run.mode == Mode::Live;
+    report.waive("S0", "host", "host checks are not part of this build");
+    report.tell(
+        "S1",
+        "configuration",
+        config_hash(config).map_err(|e| e.to_string()).map(hash_text),
+    );
+    let page =
+        ControlPage::open(&config.run.dir, Duration::ZERO).map_err(|error| error.to_string());
+    report.tell(
+        "S2",
+        "processes",
+        page.as_ref().map_err(Clone::clone).and_then(|page| processes(config, page, live)),
+    );
+    if live {
+        report.tell("S3", "secrets", keys(config));
+    } else {
+        report.waive("S3", "secrets", "this mode holds no keys");
+    }
+    let stats = RunStats::open(config, Duration::from_millis(100)).map_err(|e| e.to_string());
+    report.tell("S4", "journal", stats.as_ref().map_err(Clone::clone).and_then(journal));
+    report.tell(
+        "S5",
+        "level",
+        page.as_ref()
+            .map_err(Clone::clone)
+            .map(|page| LevelWord(page.level()).of(Scope::Global).name().to_owned()),
+    );
+    let dead = stats.as_ref().map_err(Clone::clone).and_then(|stats| match stats.dead() {
+        dead if dead.is_empty() => Ok("every tile's pages live".to_owned()),
+        dead => Err(format!("not running: {}; `tandem up` starts them", dead.join(", "))),
+    });
+    report.tell("S6", "shared memory", dead);
+    report.tell(
+        "S9",
+        "books",
+        stats.as_ref().map_err(Clone::clone).and_then(|stats| {
+            let (in_sync, books) = stats.books();
+            let text = format!("{in_sync} of {books} in sync");
+            if in_sync == books && books != 0 { Ok(text) } else { Err(text) }
+        }),
+    );
+    if live {
+        let sessions =
+            stats.as_ref().map_err(Clone::clone).and_then(|stats| sessions(config, stats));
+        report.tell("S10", "sessions and reconciliation", sessions);
+        report.tell("S12", "warden", page.as_ref().map_err(Clone::clone).and_then(warden));
+    } else {
+        report.waive("S10", "sessions and reconciliation", "this mode has no orders at venues");
+        report.waive("S12", "warden", "this mode has no orders at venues");
+    }
+    report.0
+}
+
+fn hash_text(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+fn alive(page: &ControlPage, row: usize) -> bool {
+    let found = page.row(row);
+    found.pid != 0 && now_ns() - (found.beat_ns as i64) <= BEAT_NS_MAX && page.is_held(row)
+}
+
+fn processes(config: &Config, page: &ControlPage, live: bool) -> Result<String, String> {
+    let mut rows = vec![("engine".to_owned(), ENGINE_ROW)];
+    if live {
+        let gateways = config
+            .venues()
+            .into_iter()
+            .map(|(venue, _)| (format!("gateway {}", venue.name()), gateway_row(venue)));
+        rows.extend(gateways);
+        rows.push(("warden".to_owned(), WARDEN_ROW));
+    }
+    let engine = page.row(ENGINE_ROW);
+    let wanted = config_hash(config).map_err(|error| error.to_string())?;
+    for (name, row) in &rows {
+        if !alive(page, *row) {
+            return Err(format!("{name} does not run; `tandem up` starts it"));
+        }
+        let found = page.row(*row);
+        if found.build != engine.build {
+            return Err(format!("{name} is another build than the engine: stop all, start again"));
+        }
+        if found.config != wanted {
+            return Err(format!("{name} runs on another configuration: stop all, start again"));
+        }
+    }
+    Ok(format!("{} processes of one build and configuration", rows.len()))
+}
+
+fn keys(config: &Config) -> Result<String, String> {
+    let places = config.secrets.as_ref().ok_or("no [secrets]")?;
+    let environment = config.environment()?;
+    for place in [&places.gateway, &places.warden] {
+        let file = secrets::load(place).map_err(|error| error.to_string())?;
+        if file.environment != environment {
+            return Err(format!(
+                "{place} holds {} keys, the addresses are {}",
+                file.environment.name(),
+                environment.name()
+            ));
+        }
+    }
+    Ok(format!("{} keys, closed files", environment.name()))
+}
+
+fn journal(stats: &RunStats) -> Result<String, String> {
+    let engine = stats.engine();
+    let lost = engine.counter(crate::engine_tile::metric::OUTPUTS_LOST).unwrap_or(0);
+    let seq = engine.gauge(crate::engine_tile::metric::JOURNAL_SEQ).unwrap_or(0);
+    if lost == 0 {
+        Ok(format!("at record {seq}"))
+    } else {
+        Err(format!("{lost} outputs are missing"))
+    }
+}
+
+fn sessions(config: &Config, stats: &RunStats) -> Result<String, String> {
+    let mut text = Vec::new();
+    for (venue, _) in config.venues() {
+        match stats.session(venue) {
+            Some(SessionState::Ready) => text.push(format!("{} ready", venue.name())),
+            Some(state) => {
+                return Err(format!("{}: session is {}, not ready", venue.name(), state.name()));
+            }
+            None => return Err(format!("{}: no gateway", venue.name())),
+        }
+    }
+    Ok(text.join(", "))
+}
+
+fn warden(page: &ControlPage) -> Result<String, String> {
+    let word = LevelWord(page.level());
+    match alive(page, WARDEN_ROW) && page.row(WARDEN_ROW).echo == word.epoch() {
+        true => Ok("watches, and has seen the level".to_owned()),
+        false => Err("the warden does not answer".to_owned()),
+    }
+}
+
+/// Returns whether nothing stands against READY.
+#[must_use]
+pub fn is_ready(stages: &[Stage]) -> bool {
+    stages.iter().all(|stage| stage.verdict != Verdict::Fail)
+}
+
+/// Returns the level that counts at each venue.
+#[must_use]
+pub fn levels(config: &Config) -> Option<(Level, Vec<(Venue, Level)>)> {
+    let page = ControlPage::open(&config.run.dir, Duration::ZERO).ok()?;
+    let word = LevelWord(page.level());
+    let venues = Venue::ALL.map(|venue| (venue, word.effective(venue)));
+    Some((word.of(Scope::Global), venues.into()))
+}
