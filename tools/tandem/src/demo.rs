@@ -247,14 +247,8 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
     say(&format!("simulated venues are up; faults can be injected at http://{control}"));
 
     let config_path = options.dir.join("tandem.toml");
-    let text = demo_config::text(
-        &options.dir,
-        options.mode,
-        sim.addresses(),
-        &sim_config,
-        &symbols,
-        &keys,
-    );
+    let trading = Some((options.mode, &keys));
+    let text = demo_config::text(&options.dir, sim.addresses(), &sim_config, &symbols, trading);
     fs::write(&config_path, text)?;
     let config = Config::load(&config_path)?;
     let mut up = Command::new(std::env::current_exe()?)

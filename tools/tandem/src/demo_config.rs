@@ -39,16 +39,16 @@ fn assets(config: &SimConfig) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns the configuration.
+/// Returns the configuration. Without keys the run observes; with them it trades as `mode` says.
 #[must_use]
 pub fn text(
     dir: &Path,
-    mode: Mode,
     addresses: &Addresses,
     sim: &SimConfig,
     symbols: &BTreeMap<String, Vec<String>>,
-    keys: &DemoKeys,
+    trading: Option<(Mode, &DemoKeys)>,
 ) -> String {
+    let mode = trading.map_or(Mode::Observe, |(mode, _)| mode);
     let mut text = format!(
         "[run]\ndir = \"{}\"\nmode = \"{}\"\nstate_dir = \"{}\"\n\n\
          [engine]\nwait = \"park\"\nedge_min_ppm = 50\nedge_max_ppm = 30000\nedge_max_halt_s = 5\n\
@@ -59,7 +59,7 @@ pub fn text(
         mode.name(),
         dir.join("state").display(),
     );
-    if mode != Mode::Observe {
+    if let Some((_, keys)) = trading.filter(|(mode, _)| *mode != Mode::Observe) {
         let _ = write!(
             text,
             "\n[secrets]\ngateway = \"{}\"\nwarden = \"{}\"\n",

@@ -32,6 +32,7 @@ use tandem_feeds::tile::{metric, stats_name};
 use tandem_shm::{Snapshot, StatsReader};
 use tandem_sim::SimConfig;
 use tandem_tools::demo;
+use tandem_tools::demo_config;
 use tandem_tools::time::now_ns;
 
 const MS: i64 = 1_000_000;
@@ -462,7 +463,7 @@ fn config_text(dir: &RunDir, sim: &SimConfig, addresses: &tandem_sim::Addresses)
     // An alias: another quote asset, another instrument, the book of BTC-USD.
     symbols.get_mut("coinbase").unwrap().push("BTC-USDC".to_owned());
     let tuned = format!("age_max_ms = {}\nsilence_max_ms = 1500\nlag_max_ms = 500", AGE_MAX / MS);
-    demo::config_text(dir.path(), addresses, &symbols)
+    demo_config::text(dir.path(), addresses, sim, &symbols, None)
         .replace("age_max_ms = 1500", &tuned)
         // 100 levels cost 5 of Binance's 6000 a minute, 5000 cost 250: this test resyncs all the time.
         .replace("[venue.binance]", "[venue.binance]\ndepth = 100")

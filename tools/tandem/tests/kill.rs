@@ -25,6 +25,7 @@ use support::{Control, Follower, RunDir, Up, signal, wait_for};
 use tandem_core::record::Venue;
 use tandem_sim::SimConfig;
 use tandem_tools::demo;
+use tandem_tools::demo_config;
 use tandem_tools::time::now_ns;
 
 const KILLS: u64 = 50;
@@ -114,8 +115,9 @@ fn seven_ports() -> u16 {
 fn config_text(dir: &RunDir, sim: &Sim) -> String {
     let answer = Control::new(sim.control()).get("/endpoints");
     let addresses: tandem_sim::Addresses = serde_json::from_value(answer).unwrap();
-    let symbols = demo::sim_symbols(&SimConfig::demo(SEED));
-    let mut text = demo::config_text(dir.path(), &addresses, &symbols);
+    let sim_config = SimConfig::demo(SEED);
+    let symbols = demo::sim_symbols(&sim_config);
+    let mut text = demo_config::text(dir.path(), &addresses, &sim_config, &symbols, None);
     for at in addresses.venues.values() {
         let tls = format!("s://127.0.0.1:{}\"", at.tls.port());
         text = text.replace(&tls, &format!("://127.0.0.1:{}\"", at.plain.port()));
