@@ -104,17 +104,24 @@ mod tests {
         let mut buffer = [0u8; 16];
         let empty = recv_stamped(fd, &mut buffer).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64;
-        sender.write_all(b"hello").unwrap();
-        let (bytes, stamp) = loop {
-            match recv_stamped(fd, &mut buffer) {
-                Ok(got) => break got,
-                Err(err) => assert_eq!(err.kind(), io::ErrorKind::WouldBlock),
-            }
-        };
-        assert_eq!(&buffer[..bytes], b"hello");
-        let stamp = stamp.expect("the kernel stamps");
-        // The kernel turns stamping on in the background: the first stamp may be made at the read.
+        // The kernel turns stamping on in the background: the first messages may come without a stamp.
+        let (before, stamp) = (0..1_000)
+            .find_map(|_| {
+                let before =
+                    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64;
+                sender.write_all(b"hello").unwrap();
+                let (bytes, stamp) = loop {
+                    match recv_stamped(fd, &mut buffer) {
+                        Ok(got) => break got,
+                        Err(err) => assert_eq!(err.kind(), io::ErrorKind::WouldBlock),
+                    }
+                };
+                assert_eq!(&buffer[..bytes], b"hello");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                stamp.map(|stamp| (before, stamp))
+            })
+            .expect("the kernel stamps");
+        // A stamp may also be made at the read.
         assert!((before - 1_000_000_000..before + 10_000_000_000).contains(&stamp));
         reset_on_close(fd).unwrap();
     }

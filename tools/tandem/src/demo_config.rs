@@ -112,7 +112,7 @@ fn limits(text: &mut String, sim: &SimConfig) {
     for venue in tandem_sim::Venue::ALL {
         // Below what the gateways' budgets let through: half of the venue's limit, less the reserve for hedges.
         let (per_s, burst) = match venue {
-            tandem_sim::Venue::Binance => (3, 6),
+            tandem_sim::Venue::Binance => (2, 5),
             tandem_sim::Venue::Coinbase => (8, 8),
             tandem_sim::Venue::Kraken => (4, 8),
         };

@@ -23,6 +23,8 @@ pub fn next(state_dir: &Path) -> io::Result<u32> {
         .mode(0o600)
         .open(state_dir.join(".run.lock"))?;
     lock.lock()?;
+    // Never below the second: a lost directory goes on above every number it gave, for starts are rarer.
+    let second = u32::try_from(crate::time::now_ns() / 1_000_000_000).unwrap_or(0);
     let last = match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse::<u32>().map_err(|_| {
             io::Error::other(format!(
@@ -31,14 +33,12 @@ pub fn next(state_dir: &Path) -> io::Result<u32> {
                 path.display()
             ))
         })?,
-        // The first start takes the minute, so that a lost directory does not begin at 1 again.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            u32::try_from(crate::time::now_ns() / 60_000_000_000).unwrap_or(0)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
     let run = last
         .checked_add(1)
+        .map(|next| next.max(second))
         .filter(|run| *run != u32::MAX)
         .ok_or_else(|| io::Error::other("run numbers are used up"))?;
     let temp = state_dir.join(".run.new");

@@ -17,6 +17,7 @@ use tandem_core::instrument::AssetId;
 use tandem_core::record::{Record, Venue};
 
 use crate::accounts::Accounts;
+use crate::limits::Limits;
 use crate::sim_control::get;
 use crate::trades::TradesError;
 
@@ -48,6 +49,8 @@ pub struct Truth {
     pub extra_fills: u64,
     /// Orders that are still open at the simulator.
     pub open_orders_left: u64,
+    /// Limits that the simulator saw exceeded: exposure, order worth, orders a second.
+    pub limits_exceeded: u64,
     /// What the venues' own rounding of fills makes of balances, by venue and asset: simulator less ledger.
     pub rounding: BTreeMap<String, String>,
     /// Each difference in words, at most a hundred.
@@ -58,8 +61,11 @@ impl Truth {
     /// Returns whether nothing differs.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        (self.balance_differences, self.missing_fills, self.extra_fills, self.open_orders_left)
-            == (0, 0, 0, 0)
+        self.balance_differences == 0
+            && self.missing_fills == 0
+            && self.extra_fills == 0
+            && self.open_orders_left == 0
+            && self.limits_exceeded == 0
     }
 
     fn tell(&mut self, text: String) {
@@ -173,6 +179,55 @@ pub fn compare(journal: &Path, control: SocketAddr, account: &str) -> Result<Tru
         truth.tell(format!("{}: {} is still open", order.venue, order.client_id));
     }
     Ok(truth)
+}
+
+/// Compares what the simulator saw of an account with the limits: its worst net position of each asset, its
+/// largest order in each quote, its orders in any one second. `price` gives an asset in the numeraire, for
+/// orders in other quotes; prices move, so those may be a hundredth above.
+pub fn limits(
+    limits: &Limits,
+    control: SocketAddr,
+    account: &str,
+    price: impl Fn(&str) -> f64,
+    truth: &mut Truth,
+) -> Result<(), TruthError> {
+    let seen = get(control, &format!("/truth/limits?account={account}"))?;
+    let number = |text: &Value| text.as_str().and_then(|text| text.parse::<f64>().ok());
+    let allowed = |text: &str| text.parse::<f64>().unwrap_or(0.0);
+    let exposures =
+        seen["net_exposure_max"].as_object().ok_or(TruthError::Form("net_exposure_max"))?;
+    for (asset, most) in exposures {
+        let (Some(most), Some(limit)) = (number(most), limits.asset.get(asset)) else { continue };
+        if allowed(&limit.exposure_max) < most {
+            truth.limits_exceeded += 1;
+            truth.tell(format!("{asset}: net position {most}, allowed {}", limit.exposure_max));
+        }
+    }
+    let venues = seen["venues"].as_object().ok_or(TruthError::Form("venues"))?;
+    for (venue, seen) in venues {
+        let quotes = seen["notional_max_by_quote"].as_object();
+        for (quote, most) in quotes.into_iter().flatten() {
+            let Some(most) = number(most) else { continue };
+            let (worth, slack) = match *quote == limits.numeraire {
+                true => (most, 1.0),
+                false => (most * price(quote), 1.01),
+            };
+            if allowed(&limits.notional_max) * slack < worth {
+                truth.limits_exceeded += 1;
+                truth.tell(format!(
+                    "{venue}: an order of {most} {quote}, allowed {}",
+                    limits.notional_max
+                ));
+            }
+        }
+        let Some(limit) = limits.venue.get(venue) else { continue };
+        let rate = seen["orders_per_s_max"].as_i64().unwrap_or(0);
+        if limit.orders_per_s + limit.orders_burst < rate {
+            truth.limits_exceeded += 1;
+            truth.tell(format!("{venue}: {rate} orders in one second"));
+        }
+    }
+    Ok(())
 }
 
 /// Decimals that both sides are compared in.

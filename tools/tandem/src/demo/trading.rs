@@ -93,7 +93,10 @@ pub fn add(report: &mut Report, config: &Config, control: SocketAddr) -> Result<
                 }
             }
             // Every record of a message has its number; the order names the last one.
-            Some(Kind::Level | Kind::Bbo | Kind::Trade) if !record.has(flag::OUTPUT) => {
+            // What has no sequence is no message: a book taken over from its page, or the timer.
+            Some(Kind::Level | Kind::Bbo | Kind::Trade)
+                if !record.has(flag::OUTPUT) && record.ring_seq != 0 =>
+            {
                 triggers.insert((record.ring, record.ring_seq), *record);
             }
             _ => {}
@@ -130,7 +133,12 @@ pub fn add(report: &mut Report, config: &Config, control: SocketAddr) -> Result<
     let accounts = Accounts::read(&journal)?;
     report.pnl = Some(money(&accounts, control));
     if config.run.mode == Mode::Live {
-        report.truth = Some(truth::compare(&journal, control, ACCOUNT)?);
+        let mut found = truth::compare(&journal, control, ACCOUNT)?;
+        if let Some(limits) = &config.limits {
+            let price = |asset: &str| price(&accounts, control, asset, &limits.numeraire);
+            truth::limits(limits, control, ACCOUNT, price, &mut found)?;
+        }
+        report.truth = Some(found);
         report.wire_to_wire_ns = wire_to_wire(&trades, &triggers, control)?;
         report.tcp_echo_ns = Some(echo::tcp(4_000)?);
     }
