@@ -1079,13 +1079,25 @@ impl Desk {
 
     /// The circuit breaker: a venue whose legs fail while others' fill is paused.
     fn count_legs(&mut self, env: &mut Env<'_>, round: &crate::round::Round) {
-        let filled = round.legs().iter().filter(|leg| 0 < leg.filled.0).count();
-        if filled == 0 {
+        // What a venue told to be filled counts, also where it has not told the single fills yet.
+        let is_filled = |(n, leg): (usize, &crate::round::RoundLeg)| {
+            let told = |order: &Order| {
+                order.round == round.id
+                    && usize::from(order.terms.key.n()) == n
+                    && 0 < order.told().0
+            };
+            0 < leg.filled.0 || self.orders.all().any(told)
+        };
+        let mut filled = [false; crate::graph::LEGS_MAX];
+        for (idx, leg) in round.legs().iter().enumerate() {
+            filled[idx] = is_filled((idx, leg));
+        }
+        if !filled.contains(&true) {
             return;
         }
-        for leg in round.legs() {
+        for (idx, leg) in round.legs().iter().enumerate() {
             let Some(venue) = Venue::from_tag(leg.venue) else { continue };
-            let row = self.controls.on_legs(venue, leg.filled.0 == 0);
+            let row = self.controls.on_legs(venue, !filled[idx]);
             let most = self.limits.venues[venue.idx()].single_legs_max;
             if most <= row && !muted(Mute::SingleLegs) {
                 let raise = (Scope::Venue(venue), Level::Pause, Cause::Control);

@@ -3,8 +3,8 @@
 //! Invariant: our side is read from the journal alone, the other from the simulator's own books alone. A
 //! fill is compared whole: price, quantity, and fee, which we round up to our quanta. A venue keeps money
 //! in decimals of its own (Coinbase sixteen, Kraken four of USD) and rounds each fill to them, our ledger
-//! in 64-bit quanta: so a balance may differ by at most one unit of each for every fill. What is within is
-//! shown as rounding, what is beyond is a difference.
+//! in 64-bit quanta: so a balance may differ by one unit of each for a fill's worth and one for its fee.
+//! What is within is shown as rounding, what is beyond is a difference.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -290,7 +290,8 @@ fn balances(
             let fills = moved.get(&(venue, asset.as_str())).copied().unwrap_or(0);
             let unit = |decimals: u8| 10i128.pow(u32::from(DECIMALS.saturating_sub(decimals)));
             let own = accounts.exponent(asset).unwrap_or(0);
-            let allowed = fills * (unit(money_decimals(venue, asset)) + unit(own));
+            // Both roundings of a fill: its worth and its fee.
+            let allowed = 2 * fills * (unit(money_decimals(venue, asset)) + unit(own));
             let differs = fine_theirs - fine_ours;
             if allowed < differs.abs() {
                 truth.balance_differences += 1;
