@@ -19,6 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Bytes;
 
+use crate::amount::Amount;
 use crate::book::{Book, Side};
 use crate::config::{SimConfig, Venue};
 use crate::exchange::Mode;
@@ -51,6 +52,9 @@ enum StreamKind {
     },
     Trade,
     AggTrade,
+    /// 24-hour figures, each second.
+    Ticker,
+    MiniTicker,
     /// Acknowledged and silent: not market data we need.
     Other,
 }
@@ -67,6 +71,8 @@ impl StreamKind {
             "bookTicker" => Self::BookTicker,
             "trade" => Self::Trade,
             "aggTrade" => Self::AggTrade,
+            "ticker" => Self::Ticker,
+            "miniTicker" => Self::MiniTicker,
             "depth" => Self::Depth { slow },
             "depth5" => Self::Partial { levels: 5, slow },
             "depth10" => Self::Partial { levels: 10, slow },
@@ -157,6 +163,38 @@ struct Symbol {
     trades: std::collections::VecDeque<(u64, Trade)>,
     agg_id: u64,
     last_px: i64,
+    day: Day,
+    ticker_slot: u64,
+}
+
+/// Figures of a symbol since the start: less than a day, so the 24-hour window holds all of it.
+#[derive(Debug, Default)]
+struct Day {
+    open: i64,
+    high: i64,
+    low: i64,
+    last_qty: i64,
+    volume: i128,
+    quote: Amount,
+    first_id: u64,
+    last_id: u64,
+    count: u64,
+}
+
+impl Day {
+    fn add(&mut self, spec: &Spec, trade: &Trade) {
+        if self.count == 0 {
+            (self.open, self.high, self.low) = (trade.px, trade.px, trade.px);
+            self.first_id = trade.id;
+        }
+        self.high = self.high.max(trade.px);
+        self.low = self.low.min(trade.px);
+        self.last_qty = trade.qty;
+        self.last_id = trade.id;
+        self.volume += i128::from(trade.qty);
+        self.quote += Amount::worth(spec.tick, trade.px, spec.lot, trade.qty);
+        self.count += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -441,7 +479,9 @@ impl Binance {
             }
         }
         symbol.partial = [true, true];
+        let spec = &ctx.market.instruments()[event.inst].spec;
         for trade in &event.trades {
+            symbol.day.add(spec, trade);
             symbol.last_px = trade.px;
             symbol.trades.push_back((now, *trade));
         }
@@ -549,6 +589,17 @@ impl Binance {
         let venue_ns = ctx.hub.venue_now(VENUE);
         // Symbols end their slots at different moments, as real ones do.
         let phase = inst as u64 % 20 * 5 * MS;
+        let second = (ctx.now + phase) / (1_000 * MS);
+        if std::mem::replace(&mut symbol.ticker_slot, second) != second {
+            for kind in [StreamKind::Ticker, StreamKind::MiniTicker] {
+                if self.conns.values().any(|c| c.index.contains_key(&(inst, kind))) {
+                    let figures = Figures::of(&ctx.market.instruments()[inst], symbol);
+                    self.fan(ctx, inst, kind, (Class::Info, None), |micro| {
+                        figures.stream(&spec, stamp(venue_ns, micro), kind)
+                    });
+                }
+            }
+        }
         for (slow, pending, length) in
             [(false, &mut symbol.fast, 100 * MS), (true, &mut symbol.slow, 1_000 * MS)]
         {
@@ -715,6 +766,8 @@ impl Binance {
             "ping" | "time" => &[],
             "depth" => &["symbol", "limit", "symbolStatus"],
             "trades" => &["symbol", "limit"],
+            "avgPrice" => &["symbol"],
+            "ticker/24hr" => &["symbol", "symbols", "type", "symbolStatus"],
             "ticker/bookTicker" | "ticker/price" => &["symbol", "symbols", "symbolStatus"],
             "exchangeInfo" => {
                 &["symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"]
@@ -735,6 +788,8 @@ impl Binance {
             "depth" => self.rest_depth(ctx, &query),
             "trades" => self.rest_trades(ctx, &query),
             "exchangeInfo" => exchange_info(ctx, &query),
+            "avgPrice" => self.rest_average(ctx, &query),
+            "ticker/24hr" => self.rest_day(ctx, &query),
             ticker => self.rest_ticker(ctx, &query, ticker == "ticker/price"),
         };
         match answer {
@@ -806,6 +861,34 @@ impl Binance {
         Ok(format!("[{}]", rows.join(",")))
     }
 
+    fn rest_average(&self, ctx: &Ctx<'_>, query: &Query<'_>) -> Result<String, (i64, String)> {
+        let inst = query.symbol(ctx)?;
+        let it = &ctx.market.instruments()[inst];
+        let none = Symbol::default();
+        let symbol = self.symbols.get(&inst).unwrap_or(&none);
+        let figures = Figures::of(it, symbol);
+        Ok(format!(
+            "{{\"mins\":5,\"price\":\"{}\",\"closeTime\":{}}}",
+            figures.average.fixed(DECIMALS),
+            ctx.hub.venue_now(VENUE) / MS
+        ))
+    }
+
+    fn rest_day(&self, ctx: &Ctx<'_>, query: &Query<'_>) -> Result<String, (i64, String)> {
+        let (list, single) = query.symbols(ctx)?;
+        let at = ctx.hub.venue_now(VENUE) / MS;
+        let none = Symbol::default();
+        let rows: Vec<String> = list
+            .into_iter()
+            .map(|inst| {
+                let it = &ctx.market.instruments()[inst];
+                let symbol = self.symbols.get(&inst).unwrap_or(&none);
+                Figures::of(it, symbol).rest(&it.spec, at)
+            })
+            .collect();
+        Ok(if single { rows.concat() } else { format!("[{}]", rows.join(",")) })
+    }
+
     fn rest_ticker(
         &self,
         ctx: &Ctx<'_>,
@@ -837,6 +920,127 @@ impl Binance {
             })
             .collect();
         Ok(if single { rows.concat() } else { format!("[{}]", rows.join(",")) })
+    }
+}
+
+/// A symbol's 24-hour figures at one moment.
+struct Figures {
+    open: i64,
+    high: i64,
+    low: i64,
+    last: i64,
+    last_qty: i64,
+    volume: Amount,
+    quote: Amount,
+    average: Amount,
+    ids: [u64; 2],
+    count: u64,
+    bid: Option<crate::book::Level>,
+    ask: Option<crate::book::Level>,
+}
+
+impl Figures {
+    fn of(it: &crate::market::Instrument, symbol: &Symbol) -> Self {
+        let day = &symbol.day;
+        let (bid, ask) = (it.book.best(Side::Bid), it.book.best(Side::Ask));
+        // Without a trade yet, the best bid stands for all prices.
+        let or_bid = |px: i64| if px == 0 { bid.map_or(0, |l| l.px) } else { px };
+        let lots = i64::try_from(day.volume).unwrap_or(i64::MAX);
+        let volume = Amount::of(it.spec.lot, lots);
+        let last = or_bid(symbol.last_px);
+        let average = match day.count {
+            0 => Amount::of(it.spec.tick, last),
+            _ => day.quote.over(volume, DECIMALS),
+        };
+        Self {
+            open: or_bid(day.open),
+            high: or_bid(day.high),
+            low: or_bid(day.low),
+            last,
+            last_qty: day.last_qty,
+            volume,
+            quote: day.quote,
+            average,
+            ids: [day.first_id, day.last_id],
+            count: day.count,
+            bid,
+            ask,
+        }
+    }
+
+    fn change(&self, spec: &Spec) -> (String, String) {
+        let change = Amount::of(spec.tick, self.last - self.open);
+        let percent = Amount(change.0 * 100).over(Amount::of(spec.tick, self.open.max(1)), 3);
+        (change.fixed(DECIMALS), percent.fixed(3))
+    }
+
+    fn stream(&self, spec: &Spec, at: u64, kind: StreamKind) -> String {
+        let px = |px: i64| spec.tick.fixed(px, DECIMALS);
+        let qty = |qty: i64| spec.lot.fixed(qty, DECIMALS);
+        let (volume, quote) = (self.volume.fixed(DECIMALS), self.quote.fixed(DECIMALS));
+        if kind == StreamKind::MiniTicker {
+            return format!(
+                "{{\"e\":\"24hrMiniTicker\",\"E\":{at},\"s\":\"{}\",\"c\":\"{}\",\"o\":\"{}\",\"h\":\"{}\",\
+                 \"l\":\"{}\",\"v\":\"{volume}\",\"q\":\"{quote}\"}}",
+                spec.symbol,
+                px(self.last),
+                px(self.open),
+                px(self.high),
+                px(self.low)
+            );
+        }
+        let (change, percent) = self.change(spec);
+        let side = |level: Option<crate::book::Level>| {
+            level.map_or((px(0), qty(0)), |l| (px(l.px), qty(l.qty)))
+        };
+        let ((bid, bid_qty), (ask, ask_qty)) = (side(self.bid), side(self.ask));
+        format!(
+            "{{\"e\":\"24hrTicker\",\"E\":{at},\"s\":\"{}\",\"p\":\"{change}\",\"P\":\"{percent}\",\"w\":\"{}\",\
+             \"x\":\"{open}\",\"c\":\"{}\",\"Q\":\"{}\",\"b\":\"{bid}\",\"B\":\"{bid_qty}\",\"a\":\"{ask}\",\
+             \"A\":\"{ask_qty}\",\"o\":\"{open}\",\"h\":\"{}\",\"l\":\"{}\",\"v\":\"{volume}\",\"q\":\"{quote}\",\
+             \"O\":{},\"C\":{at},\"F\":{},\"L\":{},\"n\":{}}}",
+            spec.symbol,
+            self.average.fixed(DECIMALS),
+            px(self.last),
+            qty(self.last_qty),
+            px(self.high),
+            px(self.low),
+            at.saturating_sub(86_400_000),
+            self.ids[0],
+            self.ids[1],
+            self.count,
+            open = px(self.open),
+        )
+    }
+
+    fn rest(&self, spec: &Spec, at: u64) -> String {
+        let px = |px: i64| spec.tick.fixed(px, DECIMALS);
+        let qty = |qty: i64| spec.lot.fixed(qty, DECIMALS);
+        let (change, percent) = self.change(spec);
+        let side = |level: Option<crate::book::Level>| {
+            level.map_or((px(0), qty(0)), |l| (px(l.px), qty(l.qty)))
+        };
+        let ((bid, bid_qty), (ask, ask_qty)) = (side(self.bid), side(self.ask));
+        format!(
+            "{{\"symbol\":\"{}\",\"priceChange\":\"{change}\",\"priceChangePercent\":\"{percent}\",\
+             \"weightedAvgPrice\":\"{}\",\"prevClosePrice\":\"{open}\",\"lastPrice\":\"{}\",\"lastQty\":\"{}\",\
+             \"bidPrice\":\"{bid}\",\"bidQty\":\"{bid_qty}\",\"askPrice\":\"{ask}\",\"askQty\":\"{ask_qty}\",\
+             \"openPrice\":\"{open}\",\"highPrice\":\"{}\",\"lowPrice\":\"{}\",\"volume\":\"{}\",\
+             \"quoteVolume\":\"{}\",\"openTime\":{},\"closeTime\":{at},\"firstId\":{},\"lastId\":{},\"count\":{}}}",
+            spec.symbol,
+            self.average.fixed(DECIMALS),
+            px(self.last),
+            qty(self.last_qty),
+            px(self.high),
+            px(self.low),
+            self.volume.fixed(DECIMALS),
+            self.quote.fixed(DECIMALS),
+            at.saturating_sub(86_400_000),
+            self.ids[0],
+            self.ids[1],
+            self.count,
+            open = px(self.open),
+        )
     }
 }
 
@@ -881,7 +1085,10 @@ fn id_is_valid(id: &Value) -> bool {
     match id {
         Value::Null => true,
         Value::Number(n) => n.is_i64(),
-        Value::String(s) => s.len() <= 36 && s.bytes().all(|b| b.is_ascii_alphanumeric()),
+        // Documented as alphanumeric; the official Python SDK sends UUIDs with their dashes.
+        Value::String(s) => {
+            s.len() <= 36 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        }
         _ => false,
     }
 }
@@ -966,6 +1173,9 @@ fn weight(name: &str, params: &[(String, String)]) -> u64 {
     match name {
         "exchangeInfo" => 20,
         "trades" => 25,
+        "avgPrice" => 2,
+        "ticker/24hr" if get("symbol").is_some() => 2,
+        "ticker/24hr" => 80,
         "depth" => match get("limit").and_then(|l| l.parse().ok()).unwrap_or(100u64) {
             0..=100 => 5,
             101..=500 => 25,
