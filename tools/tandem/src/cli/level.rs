@@ -117,7 +117,7 @@ pub fn pause(args: &LevelArgs) -> Done {
 
 /// `tandem arm`.
 pub fn arm(args: &ArmArgs) -> Done {
-    let config = args.level.config.load()?;
+    let config = args.level.config.load_to_trade()?;
     if config.run.mode == Mode::Observe {
         return Err(Failure::refused("mode observe sends nothing: there is nothing to arm"));
     }

@@ -107,6 +107,24 @@ impl ConfigArg {
     pub fn load(&self) -> Result<Config, Failure> {
         Config::load(&self.config).map_err(Failure::usage)
     }
+
+    /// Reads the file for a process that may trade: where it says `mode = "live"` and is not complete, the
+    /// start is refused for safety, not for its form.
+    pub fn load_to_trade(&self) -> Result<Config, Failure> {
+        Config::load(&self.config).map_err(|error| match self.says_live() {
+            true => Failure::refused(error),
+            false => Failure::usage(error),
+        })
+    }
+
+    fn says_live(&self) -> bool {
+        let table: Option<toml::Table> =
+            std::fs::read_to_string(&self.config).ok().and_then(|text| text.parse().ok());
+        table.is_some_and(|table| {
+            let mode = table.get("run").and_then(|run| run.get("mode"));
+            mode.and_then(toml::Value::as_str) == Some(Mode::Live.name())
+        })
+    }
 }
 
 #[derive(Subcommand)]

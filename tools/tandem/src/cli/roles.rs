@@ -360,7 +360,7 @@ fn live_only(config: &Config, what: &str) -> Result<(), Failure> {
 
 /// `tandem gateway VENUE`.
 pub fn gateway(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done {
-    let config = config.load()?;
+    let config = config.load_to_trade()?;
     live_only(&config, "gateway")?;
     let venue = configured(&config, venue)?;
     prepare(&config)?;
@@ -427,7 +427,7 @@ fn gateway_config(config: &Config, venue: Venue, endpoint: &Endpoint) -> Gateway
 
 /// `tandem engine`.
 pub fn engine(config: &ConfigArg, while_pid: Option<u32>) -> Done {
-    let config = config.load()?;
+    let config = config.load_to_trade()?;
     prepare(&config)?;
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
     let stop = stop_flag(while_pid)?;
@@ -454,7 +454,7 @@ const END_ROUNDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(10
 
 /// `tandem warden`.
 pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
-    let config = config.load()?;
+    let config = config.load_to_trade()?;
     live_only(&config, "warden")?;
     prepare(&config)?;
     tandem_shm::forbid_dumps().map_err(Failure::failed)?;
@@ -515,7 +515,7 @@ const PROOF_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// `tandem up`.
 pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
-    let config = arg.load()?;
+    let config = arg.load_to_trade()?;
     prepare(&config)?;
     let stop = stop_flag(while_pid)?;
     // Whoever holds the clock page owns the run: a second `up` is refused before it changes anything.
