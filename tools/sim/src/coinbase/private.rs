@@ -878,7 +878,9 @@ fn order_row(ctx: &Ctx<'_>, order: &Order) -> String {
         if product.is_empty() { (spec.symbol.as_str(), "{}") } else { (product, configuration) };
     let mut client = String::new();
     write_json_string(&order.ask.client_id, &mut client);
-    let last = ctx.desk.fills().iter().rev().find(|f| f.order == order.id);
+    // Fills are in order of time: none of this order is older than it.
+    let mut newer = ctx.desk.fills().iter().rev().take_while(|f| f.at_ns >= order.accepted_ns);
+    let last = if order.fill_count > 0 { newer.find(|f| f.order == order.id) } else { None };
     let last = last.map_or("null".to_owned(), |f| format!("\"{}\"", rfc3339_us(f.at_ns)));
     let message = match order.ended {
         Some(Ended::User) => "User requested cancel",
@@ -965,7 +967,7 @@ fn list_orders(ctx: &Ctx<'_>, account: usize, params: &[(String, String)]) -> Re
             listed(&ids, &o.ext)
                 && listed(&products, tag_of(o).0)
                 && listed(&sides, side_of(o.ask.side))
-                && listed(&statuses, status_of(&ctx.desk.view(o.id)))
+                && listed(&statuses, if o.canceling { "CANCELLED" } else { status_of(o) })
         })
         .map(|o| o.id)
         .collect();

@@ -224,21 +224,21 @@ impl Kraken {
             }
             "ClosedOrders" => {
                 let (from, to) = (time(params, "start"), time(params, "end"));
-                let all: Vec<Order> = ctx
+                let all: Vec<usize> = ctx
                     .desk
                     .orders()
                     .iter()
                     .rev()
                     .filter(|o| o.account == account && ctx.is_visible(o.id))
-                    .map(|o| ctx.desk.view(o.id))
-                    .filter(|o| o.status.is_done() && is_asked(o, params))
+                    .filter(|o| (o.status.is_done() || o.canceling) && is_asked(o, params))
                     .filter(|o| {
                         let at = o.done_ns.unwrap_or(o.updated_ns);
                         from.is_none_or(|f| at >= f) && to.is_none_or(|t| at <= t)
                     })
+                    .map(|o| o.id)
                     .collect();
                 let rows: Vec<String> = page(&all, params)
-                    .map(|o| order_row(ctx, o, params.is_true("trades")))
+                    .map(|id| order_row(ctx, &ctx.desk.view(*id), params.is_true("trades")))
                     .collect();
                 Ok(format!("{{\"closed\":{{{}}},\"count\":{}}}", rows.join(","), all.len()))
             }
@@ -690,6 +690,8 @@ fn order_row(ctx: &Ctx<'_>, order: &Order, trades: bool) -> String {
             .desk
             .fills()
             .iter()
+            .rev()
+            .take_while(|f| f.at_ns >= order.accepted_ns)
             .filter(|f| f.order == order.id && !f.busted)
             .map(|f| format!("\"{}\"", trade_id(ctx, f)))
             .collect();
