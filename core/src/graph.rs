@@ -305,6 +305,7 @@ mod tests {
         }
     }
 
+    /// Row MD-13. USD and USDT are two assets: nothing leads from one to the other but a book between them.
     #[test]
     fn triangles_and_conversions_are_told_apart() {
         // BTC/USDT and BTC/USD at two venues, USDT/USD at a third, and a triangle at Binance.

@@ -295,6 +295,7 @@ fn a_fallback_snapshot_is_never_live() {
     assert_eq!(world.engine.market().get(1).state, BookState::Fallback);
 }
 
+/// Row MD-06.
 #[test]
 fn old_data_is_denied_when_it_is_used() {
     let mut world = World::new();
@@ -330,6 +331,7 @@ fn denials_are_counted_and_do_not_flood() {
     assert!((51..=100).contains(&told), "{told}");
 }
 
+/// Row MD-12.
 #[test]
 fn too_good_to_be_true_halts_both_instruments() {
     let mut world = World::new();
@@ -395,6 +397,7 @@ fn records_that_make_no_sense_change_nothing_or_make_doubt() {
     assert!(world.phases().contains(&Phase::Close));
 }
 
+/// Row MD-11.
 #[test]
 fn new_rules_are_used_at_once() {
     let mut world = World::new();
@@ -434,6 +437,7 @@ fn what_a_step_halts_it_does_not_tell() {
 }
 
 /// A clock that stepped must not make a book young for ever.
+/// Row MD-16.
 #[test]
 fn a_stamp_from_the_future_ages_like_any_other() {
     let mut world = World::new();
@@ -448,6 +452,7 @@ fn a_stamp_from_the_future_ages_like_any_other() {
     assert_eq!(world.denials().first().map(|denial| denial.verdict), Some(Verdict::Stale));
 }
 
+/// Row MD-05.
 #[test]
 fn a_crossed_book_is_not_used_whoever_calls_it_live() {
     let mut world = World::new();

@@ -83,6 +83,7 @@ const VALUES: &[&str] = &[
     "１",
 ];
 
+/// Row MD-09.
 #[test]
 fn every_value_replaced_by_every_hostile_one() {
     for (text, target) in TARGETS {
@@ -116,6 +117,7 @@ fn every_prefix_and_every_byte_gone() {
     }
 }
 
+/// Row MD-09.
 #[test]
 fn huge_and_deep_frames() {
     let deep = format!("{{\"data\":{}", "[".repeat(1 << 20));

@@ -160,6 +160,7 @@ proptest! {
     }
 }
 
+/// Row MD-01.
 #[test]
 fn binance_gap_costs_one_symbol_and_is_said_first() {
     let mut world = binance(3, |_| ());
@@ -182,6 +183,7 @@ fn binance_gap_costs_one_symbol_and_is_said_first() {
     assert_eq!(said(&world, BookState::Stale, Reason::SequenceGap), 1);
 }
 
+/// Row MD-03.
 #[test]
 fn binance_trap_1_old_snapshots_are_fetched_again_with_backoff() {
     // 50 of weight each; at 250 the budget of a minute would end the test.
@@ -220,6 +222,7 @@ fn binance_trap_3_levels_beyond_the_snapshot_are_not_shown() {
     assert!(world.live_ns.iter().all(|ns| 55 * SECOND < *ns), "{:?} {stats:?}", world.live_ns);
 }
 
+/// Row MD-06.
 #[test]
 fn binance_trap_8_silence_with_an_open_socket() {
     let mut world = binance(7, |_| ());
@@ -281,6 +284,7 @@ fn binance_trap_13_mute_subscriptions_are_repeated() {
     assert!(world.all_live());
 }
 
+/// Row MD-08.
 #[test]
 fn binance_trap_14_every_close_is_survived() {
     for cause in [
@@ -303,6 +307,7 @@ fn binance_trap_14_every_close_is_survived() {
 }
 
 /// MD-08: the 24-hour end and `serverShutdown` cost no blind time.
+/// Row MD-08.
 #[test]
 fn binance_trap_15_rotation_is_make_before_break() {
     let shutdown =
@@ -346,6 +351,7 @@ fn binance_an_unreadable_frame_doubts_all_until_the_next_diff_joins() {
     assert_eq!(world.asked.len(), requests, "no snapshot was needed");
 }
 
+/// Row MD-05.
 #[test]
 fn binance_a_crossed_book_is_doubted_and_built_anew() {
     let mut world = binance(13, |options| options.ticker = false);
@@ -363,6 +369,7 @@ fn binance_a_crossed_book_is_doubted_and_built_anew() {
     assert!(world.all_live());
 }
 
+/// Row MD-07.
 #[test]
 fn binance_lag_is_said_and_taken_back_or_ends_in_a_new_connection() {
     let mut world = binance(14, |_| ());
@@ -435,6 +442,7 @@ fn websocket_down_means_rest_at_the_budgeted_rate_and_never_live() {
 }
 
 /// MD-10, MD-11: a status that flips and rules that change are said within one reading.
+/// Row MD-10. Row MD-11.
 #[test]
 fn halts_and_rules_are_read_at_run_time() {
     let mut world = binance(18, |options| options.rules_every_ns = 5 * SECOND);
@@ -474,6 +482,7 @@ fn beats_say_that_a_connection_lives() {
     assert!(beats.windows(2).all(|pair| pair[0].data[1] < pair[1].data[1]));
 }
 
+/// Row MD-01.
 #[test]
 fn coinbase_trap_a_gap_doubts_every_book_of_the_connection_and_only_these() {
     let mut world = coinbase(20, |_| ());
@@ -491,6 +500,7 @@ fn coinbase_trap_a_gap_doubts_every_book_of_the_connection_and_only_these() {
     assert!(!world.open_conns().contains(&conn), "no product can be told, so the connection goes");
 }
 
+/// Row MD-02.
 #[test]
 fn coinbase_trap_repeated_and_old_frames_are_discarded() {
     let mut world = coinbase(21, |_| ());
@@ -618,6 +628,7 @@ fn coinbase_trap_a_clean_close_is_no_end() {
     assert!(world.all_live());
 }
 
+/// Row MD-05.
 #[test]
 fn coinbase_one_product_crossed_costs_that_product() {
     let mut world = coinbase(25, |_| ());
@@ -642,6 +653,7 @@ fn coinbase_one_product_crossed_costs_that_product() {
     assert!(world.is_live(1) && world.is_live(2));
 }
 
+/// Row MD-04.
 #[test]
 fn kraken_trap_one_bad_checksum_costs_one_symbol() {
     let mut world = kraken(30, |_| ());

@@ -253,6 +253,7 @@ fn two_first_starts_end_with_one_owner() {
 }
 
 /// Between two threads that do nothing else, with a ring so small that laps are the rule.
+/// Row MD-14.
 #[test]
 fn taken_and_lost_is_published_and_nothing_is_torn() {
     const COUNT: u64 = 400_000;

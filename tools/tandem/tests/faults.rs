@@ -469,6 +469,7 @@ fn config_text(dir: &RunDir, sim: &SimConfig, addresses: &tandem_sim::Addresses)
         .replace("[venue.binance]", "[venue.binance]\ndepth = 100")
 }
 
+/// Row MD-01. Row MD-02. Row MD-03. Row MD-04. Row MD-05. Row MD-06. Row MD-07. Row MD-08. Row MD-09. Row MD-10. Row MD-15. Row MD-16.
 #[test]
 fn no_fault_makes_an_opportunity_and_every_book_recovers() {
     let dir = RunDir::new("faults");
