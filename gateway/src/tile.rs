@@ -24,7 +24,7 @@ use tandem_feeds::net::resolve::Resolver;
 use tandem_feeds::net::transport::{ReadStamp, Transport};
 use tandem_feeds::net::ws::{Connection, Event};
 use tandem_feeds::tile::{Endpoint, record_schema};
-use tandem_shm::{Clock, Read, RingReader, RingSpec, RingWriter, ShmError, WaitMode, tsc};
+use tandem_shm::{Clock, Producer, Read, RingReader, RingSpec, RingWriter, ShmError, WaitMode, tsc};
 
 use crate::gate::Post;
 use crate::gateway::{Gateway, Left, Stamp};
@@ -362,6 +362,7 @@ impl GatewayTile {
 
     fn on_timer(&mut self, now_ns: i64) {
         self.gate.beat(now_ns);
+        self.follow_engine();
         self.gateway.on_timer(now_ns, self.healthy, &*self.gate);
         let late: Vec<u32> = self
             .sockets
@@ -386,6 +387,19 @@ impl GatewayTile {
         let state = self.gateway.desk().state(now_ns);
         self.stats.update(self.gateway.desk(), state, now_ns);
         self.reports.beat(tsc());
+    }
+
+    /// Goes over to the ring of an engine that was started again. What it holds is of a new run: nobody can
+    /// have sent it.
+    fn follow_engine(&mut self) {
+        let ended = match self.orders.producer(tsc(), self.clock.ticks_per_ms()) {
+            Producer::Live { .. } | Producer::Suspect { .. } => false,
+            Producer::Closed | Producer::Dead { .. } | Producer::Superseded { .. } => true,
+        };
+        // Where it is not there yet the next timer finds it.
+        if ended && matches!(self.orders.reattach(), Ok(true)) {
+            tracing::info!(venue = self.gateway.venue().name(), "a new engine's orders");
+        }
     }
 
     /// Tells of connections that the guard closed.

@@ -68,6 +68,7 @@ pub fn judge(config: &Config, venue: Venue, report: &KeyReport) -> Result<(), St
 pub fn run(command: &KeysCommand) -> Done {
     let KeysCommand::Check { config, json } = command;
     let config = config.load()?;
+    roles::prepare(&config)?;
     let mut all = Vec::new();
     for (process, of) in [
         ("gateway", (|places| &places.gateway) as fn(&crate::config::Secrets) -> &String),

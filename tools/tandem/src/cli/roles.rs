@@ -368,10 +368,11 @@ pub fn gateway(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done 
     let file = key_file(&config, |places| &places.gateway)?;
     let credentials = credentials(&config, &file, venue, "gateway")?;
     drop(file);
+    // Before the key is used: two processes with one key are refused at its first use by some venues.
+    let actor = claim(&config, gateway_row(venue), "gateway of this venue")?;
     check_rights(&config, venue, &credentials)?;
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
     let stop = stop_flag(while_pid)?;
-    let actor = claim(&config, gateway_row(venue), "gateway of this venue")?;
     let page = actor.page().clone();
     let endpoint = order_endpoint(&config, venue)?;
     let gateway_config = gateway_config(&config, venue, &endpoint);
@@ -459,6 +460,7 @@ pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     prepare(&config)?;
     tandem_shm::forbid_dumps().map_err(Failure::failed)?;
     let file = key_file(&config, |places| &places.warden)?;
+    let actor = claim(&config, WARDEN_ROW, "warden")?;
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
     let mut sweepers = Vec::new();
     let mut names = Vec::new();
@@ -472,7 +474,6 @@ pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     }
     drop(file);
     let stop = stop_flag(while_pid)?;
-    let actor = claim(&config, WARDEN_ROW, "warden")?;
     latch::keep(actor.page().clone(), config.run.state_dir.clone()).map_err(Failure::failed)?;
     let mut stats = WardenStats::create(&config.run.dir, &names).map_err(Failure::failed)?;
     let ttl_ns = GatewayConfig::for_venue(Venue::Binance).ttl_ns_max;
@@ -536,12 +537,20 @@ pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
     Ok(Outcome::Ok)
 }
 
-fn prepare(config: &Config) -> Result<(), Failure> {
+/// Makes the directories of a run.
+pub fn prepare(config: &Config) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let dir = &config.run.dir;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o750)
         .create(dir)
-        .map_err(|error| Failure::failed(format!("{}: {error}", dir.display())))
+        .map_err(|error| Failure::failed(format!("{}: {error}", dir.display())))?;
+    if config.run.mode == Mode::Live {
+        // Nonces are kept there before anything else is.
+        let state_dir = &config.run.state_dir;
+        latch::make_dir(state_dir)
+            .map_err(|error| Failure::failed(format!("{}: {error}", state_dir.display())))?;
+    }
+    Ok(())
 }

@@ -268,6 +268,19 @@ impl Live {
         self.pid(gateway_row(venue))
     }
 
+    /// Whether the warden beats.
+    pub fn warden_beats(&self) -> bool {
+        now_ns() - (self.page().row(WARDEN_ROW).beat_ns as i64) < 500 * MS
+    }
+
+    /// Writes the authority of a simulator that is not this run's.
+    pub fn another_authority(&self, path: &Path) {
+        let mut other = SimConfig::demo(SEED);
+        other.ca_path = Some(path.to_owned());
+        let other = self.runtime.block_on(tandem_sim::start(other)).unwrap();
+        self.runtime.block_on(other.shutdown());
+    }
+
     /// Waits until every gateway has echoed the level word; returns when that was seen.
     pub fn wait_echoes(&self, within: Duration) -> i64 {
         let page = self.page();
