@@ -759,6 +759,70 @@ fn a_failed_write_is_unknown() {
     assert_eq!(reports[1], Report::Unknown { cause: UnknownCause::Disconnect });
 }
 
+/// Row OE-05. The connection ends after every possible number of the request's bytes, once with the write
+/// failing under us and once after a write that the kernel took: what the venue got whole it executes, what
+/// it got in part it never saw. We say unknown first, then what was.
+#[test]
+fn a_connection_cut_at_every_byte_of_the_request() {
+    // A masked text frame of a few hundred bytes has 8 before the text.
+    const FRAME: usize = 8;
+    let length = {
+        let mut bench = ready();
+        let order = bench.order();
+        bench.send(&order).unwrap().len() + FRAME
+    };
+    let (mut never, mut filled) = (0, 0);
+    for cut in 0..=length {
+        for fails in [true, false] {
+            let mut bench = ready();
+            bench.wires.fail = fails;
+            let order = bench.order();
+            let conn = bench.script.main;
+            let text = bench.send(&order).unwrap();
+            assert_eq!(text.len() + FRAME, length);
+            if bench.open.contains(&conn) {
+                bench.close(conn, CloseCause::Reset);
+            }
+            let arrived = cut == length;
+            if arrived {
+                let id = client(&order);
+                let found = format!(
+                    r#"{{"symbol":"BTCUSDT","orderId":4242,"clientOrderId":"{id}","price":"60000.10","origQty":"0.015","executedQty":"0.015","cummulativeQuoteQty":"900","status":"FILLED"}}"#
+                );
+                bench.script.orders.insert(id, found);
+                bench.script.trades.push(r#"{"symbol":"BTCUSDT","id":55,"orderId":4242,"price":"60000.10","qty":"0.015","quoteQty":"900","commission":"0.00001","commissionAsset":"BTC","time":1764000000100,"isBuyer":true}"#.into());
+            }
+            bench.wires.fail = false;
+            bench.pass(100);
+            let early = bench.reports(&order);
+            assert!(
+                early.iter().any(|r| matches!(r, Report::Unknown { .. })),
+                "cut at {cut}: {early:?}"
+            );
+            bench.pass(20_000);
+            let reports = bench.reports(&order);
+            let ends: Vec<&Report> = reports
+                .iter()
+                .filter(|r| matches!(r, Report::Done { .. } | Report::Reject { .. }))
+                .collect();
+            let (status, qty) = if arrived {
+                (DoneStatus::Filled, order.qty)
+            } else {
+                (DoneStatus::NeverAccepted, Qty(0))
+            };
+            assert_eq!(ends, [&Report::Done { status, qty }], "cut at {cut}: {reports:?}");
+            assert_eq!(fill_of(&reports), qty.0, "cut at {cut}");
+            assert_eq!(bench.wires.sent.len(), 1, "cut at {cut}: sent again");
+            assert_eq!(bench.state(), SessionState::Ready, "cut at {cut}");
+            (never, filled) = (never + u64::from(!arrived), filled + u64::from(arrived));
+        }
+    }
+    println!(
+        "figure OE-05: cut at each of {length} bytes, {} cases: {never} never accepted, {filled} filled, 0 wrong, 0 sent again",
+        never + filled
+    );
+}
+
 /// Trap 37: HTML with 403 over REST is no JSON, and no answer to what was asked.
 #[test]
 fn trap_37_a_firewalls_page_over_rest() {
