@@ -1,5 +1,5 @@
 //! A world around an engine that trades: three venues with books, sessions, a clock and an operator.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::sync::Once;
 

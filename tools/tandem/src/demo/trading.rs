@@ -149,7 +149,7 @@ fn denial_name(denial: &Denial) -> String {
     match &denial.breach {
         Some(breach) => tandem_core::controls::Control::from_tag(breach.control)
             .map_or("unknown", tandem_core::controls::Control::name)
-            .to_owned(),
+            .replace([' ', '-'], "_"),
         None => denial.verdict.name().to_owned(),
     }
 }
