@@ -19,7 +19,7 @@ use tandem_gateway::keys::{Credentials, Secret};
 use tandem_gateway::tile::GatewayTile;
 use tandem_gateway::warden::{ClientSweeper, Verdict, Warden, WardenSpec};
 use tandem_shm::control::Actor;
-use tandem_shm::{ClockWriter, WaitMode};
+use tandem_shm::{ClockWriter, ShmError, WaitMode};
 use tandem_sim::{Pace, SimConfig, Source};
 
 use super::{ConfigArg, Done, Failure, Outcome, keys, print};
@@ -520,7 +520,13 @@ pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
     prepare(&config)?;
     let stop = stop_flag(while_pid)?;
     // Whoever holds the clock page owns the run: a second `up` is refused before it changes anything.
-    let clock = ClockWriter::create(&config.run.dir, CLOCK).map_err(Failure::failed)?;
+    let clock = ClockWriter::create(&config.run.dir, CLOCK).map_err(|error| match &error {
+        ShmError::Locked { .. } => Failure::refused(format!(
+            "another `tandem up` runs on {}: stop it first ({error})",
+            config.run.dir.display()
+        )),
+        _ => Failure::failed(error),
+    })?;
     // Asked afresh at each start: rules and fees change.
     let setup = table::ask_venues(&config).map_err(Failure::unreachable)?;
     let table = table::Table::build(setup, "the venues").map_err(Failure::usage)?;
