@@ -170,7 +170,15 @@ pub struct Account {
     pub differs_ns: i64,
     /// How many words of the venue in a row have differed.
     pub differing: u32,
+    /// What the balance was until when, the last few changes: a word may be as old as these.
+    recent: [(i128, i64); RECENT],
+    recent_count: usize,
 }
+
+/// Balances before the latest changes that an account remembers.
+const RECENT: usize = 16;
+/// A word of a venue may have been read this long before it was heard.
+const WORD_AGE_NS: i64 = 3_000_000_000;
 
 /// What comparing a balance gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +204,8 @@ pub struct Ledger {
     pnl: Pnl,
     samples: [(i64, i64); SAMPLES],
     sample_count: usize,
+    /// Time of the last timer.
+    now_ns: i64,
 }
 
 impl Ledger {
@@ -211,6 +221,7 @@ impl Ledger {
             pnl: Pnl::default(),
             samples: [(0, 0); SAMPLES],
             sample_count: 0,
+            now_ns: 0,
         }
     }
 
@@ -249,8 +260,15 @@ impl Ledger {
             let flow = &mut self.day_flows[usize::from(asset.0)];
             *flow = flow.saturating_add(delta);
         }
+        let now_ns = self.now_ns;
         let account = self.account_mut(venue, asset);
+        account.recent[account.recent_count % RECENT] = (account.balance, now_ns);
+        account.recent_count += 1;
         account.balance = account.balance.saturating_add(delta);
+        if account.told.is_some_and(|(told, _)| i128::from(told.0) == account.balance) {
+            // The venue was ahead of us: what it told is true now.
+            (account.differs_ns, account.differing) = (0, 0);
+        }
         account.flows[tag as usize - 1] = account.flows[tag as usize - 1].saturating_add(delta);
         account.is_open |= matches!(tag, Tag::Opening | Tag::Carried);
         let after = clamp(account.balance);
@@ -286,8 +304,9 @@ impl Ledger {
     }
 
     /// Compares a venue's word with the ledger. `pending` is what orders under way may explain; `is_word`
-    /// says that the venue has just spoken. A word says what was when the venue read it: the ledger may be
-    /// ahead of it, so that only a second word in a row makes a difference one.
+    /// says that the venue has just spoken. A word says what was when the venue read it: it may be what the
+    /// balance was just before, and the venue may be ahead of us, so that only a second word in a row makes
+    /// a difference one. Drift is said once; to say it again takes two more words.
     pub fn audit(
         &mut self,
         venue: Venue,
@@ -303,7 +322,11 @@ impl Ledger {
             (account.differs_ns, account.differing) = (0, 0);
             return Audit::Agrees;
         }
-        if is_word {
+        let count = account.recent_count.min(RECENT);
+        let is_old = account.recent[..count].iter().any(|(was, until_ns)| {
+            now_ns - until_ns <= WORD_AGE_NS && i128::from(told.0) == *was
+        });
+        if is_word && !is_old {
             account.differing = account.differing.saturating_add(1);
             if account.differs_ns == 0 {
                 account.differs_ns = now_ns;
@@ -312,6 +335,7 @@ impl Ledger {
         if account.differing < 2 || now_ns - account.differs_ns <= drift_ns_max {
             return Audit::Suspect;
         }
+        (account.differs_ns, account.differing) = (0, 0);
         Audit::Drift(differs)
     }
 
@@ -323,6 +347,7 @@ impl Ledger {
 
     /// Begins a new day where one began.
     pub fn turn_day(&mut self, now_ns: i64) -> bool {
+        self.now_ns = now_ns;
         let day = now_ns.div_euclid(DAY_NS);
         if day <= self.pnl.day {
             return false;
@@ -427,5 +452,41 @@ mod tests {
         assert_eq!(ledger.result_5min(40, DAY_NS * 9 + 6 + SAMPLE_NS * 31), 0);
         assert!(!ledger.turn_day(DAY_NS * 10 - 1) && ledger.turn_day(DAY_NS * 10));
         assert_eq!((ledger.pnl().marked, ledger.pnl().peak), (0, 0));
+    }
+
+    /// Row AC-07. A word that is only old, or early, is no drift; one that is wrong is, and is said once.
+    #[test]
+    fn old_and_early_words_are_no_drift() {
+        const S: i64 = 1_000_000_000;
+        let (venue, asset, name) = (Venue::Coinbase, AssetId(0), (1, OrderKey(1)));
+        let bounds = (Amount(0), 5 * S);
+        let mut ledger = Ledger::new(1, 1);
+        ledger.post(venue, asset, 100, Tag::Opening, (1, OrderKey(0)));
+        let say = |ledger: &mut Ledger, total: i64, now_ns: i64| {
+            ledger.turn_day(now_ns);
+            ledger.account_mut(venue, asset).told = Some((Amount(total), now_ns));
+            ledger.audit(venue, asset, bounds, (0, true), now_ns)
+        };
+        // Each word is what the balance was a second ago.
+        for n in 1..20 {
+            ledger.turn_day(n * 10 * S);
+            let before = ledger.account(venue, asset).balance as i64;
+            ledger.post(venue, asset, -2, Tag::Trade, name);
+            assert_eq!(say(&mut ledger, before, n * 10 * S + S), Audit::Suspect);
+        }
+        // Each word is what we only learn of afterwards.
+        for n in 20..40 {
+            let after = ledger.account(venue, asset).balance as i64 - 3;
+            assert_eq!(say(&mut ledger, after, n * 10 * S), Audit::Suspect);
+            ledger.post(venue, asset, -3, Tag::Trade, name);
+        }
+        // Money is gone.
+        let wrong = ledger.account(venue, asset).balance as i64 - 7;
+        assert_eq!(say(&mut ledger, wrong, 500 * S), Audit::Suspect);
+        assert_eq!(say(&mut ledger, wrong, 510 * S), Audit::Drift(-7));
+        // Armed again: two more words.
+        assert_eq!(ledger.audit(venue, asset, bounds, (0, false), 511 * S), Audit::Suspect);
+        assert_eq!(say(&mut ledger, wrong, 520 * S), Audit::Suspect);
+        assert_eq!(say(&mut ledger, wrong, 530 * S), Audit::Drift(-7));
     }
 }
