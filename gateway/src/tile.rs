@@ -24,7 +24,9 @@ use tandem_feeds::net::resolve::Resolver;
 use tandem_feeds::net::transport::{ReadStamp, Transport};
 use tandem_feeds::net::ws::{Connection, Event};
 use tandem_feeds::tile::{Endpoint, record_schema};
-use tandem_shm::{Clock, Producer, Read, RingReader, RingSpec, RingWriter, ShmError, WaitMode, tsc};
+use tandem_shm::{
+    Clock, Producer, Read, RingReader, RingSpec, RingWriter, ShmError, WaitMode, tsc,
+};
 
 use crate::gate::Post;
 use crate::gateway::{Gateway, Left, Stamp};

@@ -33,6 +33,8 @@ pub const WARDEN_ROW: usize = 4;
 const BEAT_NS_MAX: i64 = 1_000_000_000;
 /// What did not change is told again after this.
 const TELL_EVERY_NS: i64 = 500_000_000;
+/// A start has this long to hear two venues; then the clock is in doubt.
+const HEARD_WITHIN_NS: i64 = 10_000_000_000;
 /// The clock is judged over this time.
 const CLOCK_WINDOW_NS: i64 = 60_000_000_000;
 
@@ -93,6 +95,8 @@ pub struct Routes {
     delays_turn_ns: i64,
     next_tell_ns: i64,
     next_clock_ns: i64,
+    /// Two venues must have been heard by then.
+    heard_by_ns: Option<i64>,
 }
 
 impl Routes {
@@ -132,6 +136,7 @@ impl Routes {
             delays_turn_ns: 0,
             next_tell_ns: 0,
             next_clock_ns: 0,
+            heard_by_ns: None,
         })
     }
 
@@ -270,8 +275,15 @@ impl Routes {
             }
         }
         if self.next_clock_ns <= now_ns {
-            self.next_clock_ns = now_ns + 2 * TELL_EVERY_NS;
-            tell(self.clock(now_ns));
+            let clock = self.clock(now_ns);
+            // A start that has not heard the venues yet knows nothing: untold, nothing is sent, and nothing is
+            // raised against an operator who arms at once.
+            let is_synchronised = clock.data[2] != 0;
+            let heard_by_ns = *self.heard_by_ns.get_or_insert(now_ns + HEARD_WITHIN_NS);
+            if is_synchronised || heard_by_ns <= now_ns {
+                self.next_clock_ns = now_ns + 2 * TELL_EVERY_NS;
+                tell(clock);
+            }
         }
     }
 
