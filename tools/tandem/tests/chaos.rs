@@ -59,7 +59,7 @@ impl Choice {
 
 /// Faults of requests, all the time.
 fn request_faults(venue: Venue, seed: u64) -> [Value; 3] {
-    [("new", 0.15), ("cancel", 0.3), ("query", 0.05)].map(|(request, p)| {
+    [("new", 0.15), ("cancel", 0.3), ("query", 0.02)].map(|(request, p)| {
         json!({"kind": "order_chaos", "venue": venue.name(), "request": request, "p": p, "seed": seed})
     })
 }
@@ -100,6 +100,10 @@ fn config_text(text: &str) -> String {
         ("\nlosing_rounds_max = 25\n", "\nlosing_rounds_max = 100000\n"),
         ("\nsingle_legs_max = 25\n", "\nsingle_legs_max = 100000\n"),
         ("\nack_max_ms = 2000\n", "\nack_max_ms = 8000\n"),
+        // Leftovers wait for a venue that has to prove first what became of its orders.
+        ("\nhedge_ms = 1500\n", "\nhedge_ms = 25000\n"),
+        ("\nunwind_ms = 3000\n", "\nunwind_ms = 25000\n"),
+        ("\nhedges_max = 12\n", "\nhedges_max = 40\n"),
         ("\nunknown_max_ms = 15000\n", "\nunknown_max_ms = 40000\n"),
     ] {
         let key = to.trim().split(' ').next().unwrap();
@@ -206,7 +210,9 @@ fn read(journal: &Path) -> Story {
                 }
                 rounds.insert(key, round);
             }
-            Some(Kind::ControlLevel) if record.has(flag::OUTPUT) && record.instrument == u16::MAX => {
+            Some(Kind::ControlLevel)
+                if record.has(flag::OUTPUT) && record.instrument == u16::MAX =>
+            {
                 let level = Level::ALL.into_iter().find(|l| *l as i64 == record.data[0]);
                 let cause = Cause::ALL.into_iter().find(|c| *c as i64 == record.data[1]);
                 let control =
@@ -325,7 +331,7 @@ fn chaos_ends_in_the_truth() {
             let fault = user_fault(&mut choice);
             *struck.entry(fault["kind"].as_str().unwrap().to_owned()).or_insert(0u64) += 1;
             control.post("/fault", &fault);
-            next += Duration::from_millis(2_000);
+            next += Duration::from_millis(3_000);
         }
         arms += u64::from(arm(&config));
         looks += 1;
@@ -437,7 +443,7 @@ fn chaos_ends_in_the_truth() {
     assert_eq!(left.0, 0, "open orders");
     assert!(story.trades.strangers.is_empty(), "{:?}", story.trades.strangers);
     assert!(slowest <= RESOLVED_WITHIN_MS, "{slowest} ms");
-    let wanted = 200 * chaos.as_secs() / CHAOS.as_secs();
+    let wanted = 150 * chaos.as_secs() / CHAOS.as_secs();
     assert!(wanted <= orders as u64, "only {orders} orders: nothing was shown");
     assert!(0 < hits && 0 < unknown);
     let replayed = replay::verify(&config.journal_dir()).unwrap();
