@@ -473,7 +473,7 @@ impl EngineTile {
     #[must_use]
     pub fn is_trading(&self) -> bool {
         self.engine.desk().is_some_and(|desk| {
-            desk.rounds().entered_count() != 0 || desk.orders().open_count() != 0
+            desk.rounds().iter().next().is_some() || desk.orders().open_count() != 0
         })
     }
 
@@ -604,10 +604,10 @@ impl EngineTile {
                 Some(Kind::OrderNew | Kind::OrderCancel | Kind::OrderQuery)
                     if routes.is_paper() => {}
                 // An intent that is not in the journal does not leave; the engine hears so.
-                Some(Kind::OrderNew | Kind::OrderCancel | Kind::OrderQuery)
-                    if !kept || !routes.send(output) =>
-                {
-                    self.unsent.push(*output);
+                Some(Kind::OrderNew) if !kept || !routes.send(output) => self.unsent.push(*output),
+                // A cancel or a question makes nothing worse: it leaves in any case.
+                Some(Kind::OrderCancel | Kind::OrderQuery) => {
+                    let _ = routes.send(output);
                 }
                 Some(Kind::ControlLevel) if output.instrument == u16::MAX => routes.raise(output),
                 _ => {}

@@ -110,9 +110,12 @@ pub fn open(run_dir: &Path, state_dir: &Path) -> Result<ControlPage, ShmError> {
     ControlPage::create_or_open(run_dir, initial(state_dir).0)
 }
 
-/// Writes what the page says now, and a line to the log; synced when this returns.
+/// Writes what the page says now, and a line to the log; synced when this returns. One process at a time,
+/// from reading the word to the file's new name: an older word never comes over a newer one.
 pub fn persist(page: &ControlPage, state_dir: &Path, act: &Act<'_>) -> io::Result<Latch> {
     make_dir(state_dir)?;
+    let lock = open_private(&state_dir.join(".level.lock"), true)?;
+    lock.lock()?;
     let latch = Latch::of(LevelWord(page.level()), act);
     let text = serde_json::to_string(&latch).map_err(io::Error::other)?;
     let temp = state_dir.join(format!(".{NAME}.{}", std::process::id()));
@@ -145,6 +148,7 @@ pub fn make_dir(state_dir: &Path) -> io::Result<()> {
 
 /// Between two looks at the word.
 const KEEP_EVERY: Duration = Duration::from_millis(10);
+const LOOKS_A_SECOND: u32 = 100;
 
 /// Starts a thread that writes the file whenever the word has changed and nobody wrote it: controls raise
 /// from hot threads, which never wait for a disk. It lives as long as the process.
@@ -153,10 +157,16 @@ pub fn keep(page: ControlPage, state_dir: PathBuf) -> io::Result<()> {
     let mut kept = LevelWord(page.level());
     persist(&page, &state_dir, &Act { who: "start", reason: "as found" })?;
     let watch = move || {
+        let mut looks = 0u32;
         loop {
             std::thread::sleep(KEEP_EVERY);
             let word = LevelWord(page.level());
-            if word == kept || is_written(&state_dir, word) {
+            looks += 1;
+            // Now and then also where nothing changed: the file must not stay behind for any reason.
+            if word == kept && !looks.is_multiple_of(LOOKS_A_SECOND) {
+                continue;
+            }
+            if is_written(&state_dir, word) {
                 kept = word;
                 continue;
             }
@@ -189,6 +199,31 @@ pub fn raise(
     // Also where nothing changed: the file may still be behind the word.
     persist(page, state_dir, act)?;
     Ok(raised.is_some())
+}
+
+/// Arms, with all venues where everything is armed, in one swap: only if the word is still `seen`, which
+/// the stages were checked under. False where it changed meanwhile, and nothing was armed.
+pub fn arm(
+    page: &ControlPage,
+    state_dir: &Path,
+    (scope, seen): (Scope, LevelWord),
+    act: &Act<'_>,
+) -> io::Result<bool> {
+    let lowered = |word: LevelWord| {
+        let venues = Venue::ALL.map(Scope::Venue);
+        let scopes: &[Scope] = if scope == Scope::Global { &venues } else { &[] };
+        let word = scopes.iter().fold(word, |w, s| w.lowered(*s, Level::Armed).unwrap_or(w));
+        word.lowered(scope, Level::Armed).unwrap_or(word)
+    };
+    let mut is_seen = true;
+    page.update(|word| {
+        is_seen = word == seen.0;
+        is_seen.then(|| lowered(seen).0)
+    });
+    if is_seen {
+        persist(page, state_dir, act)?;
+    }
+    Ok(is_seen)
 }
 
 /// Lowers a scope: an operator's act. After a crash between word and file a restart finds the higher
@@ -256,6 +291,48 @@ mod tests {
         let word = initial(&state);
         assert_eq!(word.of(Scope::Global), Level::Pause);
         assert_eq!(word.of(venue), Level::Halt);
+        fs::remove_dir_all(run.parent().expect("base")).expect("clean up");
+    }
+
+    /// Row OP-01: a kill that lands between the checks and the arming is not armed away.
+    #[test]
+    fn arming_sees_a_kill_that_came_meanwhile() {
+        let (run, state) = dirs("arm");
+        let page = open(&run, &state).expect("open");
+        let seen = LevelWord(page.level());
+        let kill = (Scope::Global, Level::Kill, Cause::Engine);
+        assert!(raise(&page, &state, kill, &ACT).expect("kill"));
+        assert!(!arm(&page, &state, (Scope::Global, seen), &ACT).expect("refused"));
+        assert_eq!(LevelWord(page.level()).of(Scope::Global), Level::Kill);
+        let seen = LevelWord(page.level());
+        assert!(arm(&page, &state, (Scope::Global, seen), &ACT).expect("armed"));
+        assert_eq!(LevelWord(page.level()).effective(Venue::Kraken), Level::Armed);
+        fs::remove_dir_all(run.parent().expect("base")).expect("clean up");
+    }
+
+    /// Row OP-04: many processes write the file at once; at rest it says what the word says.
+    #[test]
+    fn the_file_is_never_older_than_the_word() {
+        let (run, state) = dirs("race");
+        let page = open(&run, &state).expect("open");
+        let writers: Vec<_> = (0..4)
+            .map(|n| {
+                let (page, state) = (page.clone(), state.clone());
+                std::thread::spawn(move || {
+                    for _ in 0..25 {
+                        let venue = Scope::Venue(Venue::ALL[n % 3]);
+                        let pause = (venue, Level::Pause, Cause::Operator);
+                        raise(&page, &state, pause, &ACT).expect("pause");
+                        lower(&page, &state, (venue, Level::Armed), &ACT).expect("lower");
+                    }
+                })
+            })
+            .collect();
+        let kill = (Scope::Global, Level::Kill, Cause::Operator);
+        raise(&page, &state, kill, &ACT).expect("kill");
+        writers.into_iter().for_each(|writer| writer.join().expect("writer"));
+        assert!(is_written(&state, LevelWord(page.level())));
+        assert_eq!(initial(&state).of(Scope::Global), Level::Kill);
         fs::remove_dir_all(run.parent().expect("base")).expect("clean up");
     }
 

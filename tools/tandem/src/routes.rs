@@ -97,6 +97,8 @@ pub struct Routes {
     next_clock_ns: i64,
     /// Two venues must have been heard by then.
     heard_by_ns: Option<i64>,
+    /// What gateways observed before this is the past of another engine.
+    started_tsc: u64,
 }
 
 impl Routes {
@@ -105,6 +107,8 @@ impl Routes {
         let (dir, state_dir) = (config.run.dir.clone(), config.run.state_dir.clone());
         let page = latch::open(&dir, &state_dir)?;
         let identity = Identity::of(config)?;
+        // A row that still names a process is one that died: whoever leaves in order empties it.
+        let died = page.row(ENGINE_ROW).pid != 0;
         let actor =
             page.claim(ENGINE_ROW, identity.build, identity.config).map_err(|error| match page
                 .is_held(ENGINE_ROW)
@@ -112,6 +116,10 @@ impl Routes {
                 true => RoutesError::SecondEngine { dir: dir.clone() },
                 false => RoutesError::Shm(error),
             })?;
+        // A start never arms; after a death only a proof that nothing is open may lead to it.
+        let level = if died { Level::Kill } else { Level::Pause };
+        let cause = if died { Cause::Engine } else { Cause::Start };
+        page.update(|word| LevelWord(word).raised(Scope::Global, level, cause).map(|w| w.0));
         latch::keep(page.clone(), state_dir)?;
         let mut gateways = Vec::new();
         if config.run.mode == Mode::Live {
@@ -137,6 +145,7 @@ impl Routes {
             next_tell_ns: 0,
             next_clock_ns: 0,
             heard_by_ns: None,
+            started_tsc: tsc(),
         })
     }
 
@@ -222,9 +231,14 @@ impl Routes {
     /// Takes one report of a gateway.
     #[inline]
     pub fn poll(&mut self, gateway: usize) -> Option<Record> {
+        let started_tsc = self.started_tsc;
         let gateway = &mut self.gateways[gateway];
         let venue = gateway.venue;
         match gateway.reports.as_mut()?.poll() {
+            // What became of orders is never old. A balance or a session is: it would pass for news.
+            Read::Item(record) if record.pub_tsc < started_tsc && is_observation(&record) => {
+                Some(Record { flags: flag::LAST, ..Record::new(Kind::Timer, 0, u16::MAX, [0; 4]) })
+            }
             Read::Item(record) => Some(record),
             Read::Empty => None,
             Read::Overrun { lost } => {
@@ -347,6 +361,14 @@ impl Routes {
         let data = [offset_ns, 0, synchronised, 0];
         Record { flags: flag::LAST, ..Record::new(Kind::ClockState, 0, u16::MAX, data) }
     }
+}
+
+/// Whether a record tells how things are, not what happened to an order.
+fn is_observation(record: &Record) -> bool {
+    matches!(
+        record.kind(),
+        Some(Kind::Balance | Kind::Session | Kind::ForeignOrder | Kind::Reconciled)
+    )
 }
 
 fn differs(told: &Peer, peer: &Peer) -> bool {

@@ -274,6 +274,9 @@ fn balances(
     }
     let answer = get(control, "/truth/accounts")?;
     let rows = answer["accounts"].as_array().ok_or(TruthError::Form("accounts"))?;
+    if !rows.iter().any(|row| row["name"] == account) {
+        return Err(TruthError::Form("an account of this name"));
+    }
     for row in rows.iter().filter(|row| row["name"] == account) {
         let venue = text(row, "venue")?;
         let assets = row["balances"].as_object().ok_or(TruthError::Form("balances"))?;

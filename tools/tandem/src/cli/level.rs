@@ -121,6 +121,9 @@ pub fn arm(args: &ArmArgs) -> Done {
     if config.run.mode == Mode::Observe {
         return Err(Failure::refused("mode observe sends nothing: there is nothing to arm"));
     }
+    let page = args.level.page(&config)?;
+    // What is armed is this word and no later one.
+    let seen = LevelWord(page.level());
     let found = stages::check(&config);
     if !stages::is_ready(&found) {
         let failed = found.iter().filter(|stage| stage.verdict == stages::Verdict::Fail);
@@ -137,30 +140,36 @@ pub fn arm(args: &ArmArgs) -> Done {
             &hash[..8]
         )));
     }
-    let page = args.level.page(&config)?;
+    let unproven = unproven(&config, &page);
+    if !unproven.is_empty() {
+        return Err(Failure::refused(format!(
+            "killed, and not proven clean yet at {}: wait for the warden's proof (`tandem kill` shows it)",
+            unproven.join(", ")
+        )));
+    }
     let act = Act { who: &args.level.who(), reason: &args.level.reason };
-    let changed = lower_all(&page, &config, args.level.scope()?, &act)?;
-    report(&page, changed, &args.level.reason, args.level.json);
+    let what = (args.level.scope()?, seen);
+    if !latch::arm(&page, &config.run.state_dir, what, &act).map_err(Failure::failed)? {
+        return Err(Failure::refused(
+            "the level changed while the stages were looked at: look at what raised it, then arm again",
+        ));
+    }
+    report(&page, true, &args.level.reason, args.level.json);
     Ok(Outcome::Ok)
 }
 
-/// Arms a scope; arming everything also arms the venues.
-fn lower_all(
-    page: &ControlPage,
-    config: &Config,
-    scope: Scope,
-    act: &Act<'_>,
-) -> Result<bool, Failure> {
-    let state_dir = &config.run.state_dir;
-    let lower =
-        |scope| latch::lower(page, state_dir, (scope, Level::Armed), act).map_err(Failure::failed);
-    let mut changed = false;
-    if scope == Scope::Global {
-        for venue in Venue::ALL {
-            changed |= lower(Scope::Venue(venue))?;
-        }
-    }
-    Ok(changed | lower(scope)?)
+/// Returns the venues that are killed and where the warden has not proven that nothing is open.
+fn unproven(config: &Config, page: &ControlPage) -> Vec<String> {
+    let word = LevelWord(page.level());
+    let clean = Verdict::Clean.name();
+    proofs(config, page, 0)
+        .into_iter()
+        .filter(|(name, proof)| {
+            let killed = venue_named(name).is_some_and(|v| word.effective(v) == Level::Kill);
+            killed && proof.proof != clean
+        })
+        .map(|(name, proof)| format!("{name} ({})", proof.proof))
+        .collect()
 }
 
 /// What a kill came to, by venue.
@@ -203,9 +212,12 @@ pub fn kill_and_prove(
     act: &Act<'_>,
     wait: Duration,
 ) -> std::io::Result<KillReport> {
-    let latched_ns = crate::time::now_ns();
+    let now_ns = crate::time::now_ns();
     // The word first; the file is written while the processes are already stopping.
-    page.update(|word| LevelWord(word).raised(scope, Level::Kill, cause).map(|word| word.0));
+    let raised =
+        page.update(|word| LevelWord(word).raised(scope, Level::Kill, cause).map(|word| word.0));
+    // Killed already: the sweep that is under way, or proven, is the one that counts.
+    let latched_ns = if raised.is_some() { now_ns } else { 0 };
     let epoch = LevelWord(page.level()).epoch();
     let mut rows = vec![("engine".to_owned(), ENGINE_ROW)];
     if config.run.mode == Mode::Live {
@@ -221,8 +233,9 @@ pub fn kill_and_prove(
     let until = Instant::now() + Duration::from_millis(5);
     while echo_ns.values().any(Option::is_none) && Instant::now() < until {
         for (name, row) in &rows {
-            if page.row(*row).echo == epoch && echo_ns[name].is_none() {
-                echo_ns.insert(name.clone(), Some(crate::time::now_ns() - latched_ns));
+            let echoes = page.row(*row).echo == epoch && page.is_held(*row);
+            if echoes && echo_ns[name].is_none() {
+                echo_ns.insert(name.clone(), Some(crate::time::now_ns() - now_ns));
             }
         }
         std::hint::spin_loop();

@@ -391,9 +391,12 @@ pub fn gateway(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done 
     let mut tile = GatewayTile::new(gateway, Box::new(SharedGate::new(actor)), &spec)
         .map_err(Failure::unreachable)?;
     while !stop.load(Ordering::Relaxed) {
-        let engine = page.row(ENGINE_ROW);
-        let age_ns = crate::time::now_ns() - engine.beat_ns as i64;
-        tile.set_healthy(engine.pid != 0 && age_ns < HEALTHY_NS_MAX);
+        let now_ns = crate::time::now_ns();
+        let lives = |row: usize| {
+            let row = page.row(row);
+            row.pid != 0 && now_ns - (row.beat_ns as i64) < HEALTHY_NS_MAX
+        };
+        tile.set_healthy(lives(ENGINE_ROW) && lives(WARDEN_ROW));
         let busy = tile.turn().map_err(Failure::failed)?;
         if !busy && wait == WaitMode::Spin {
             std::hint::spin_loop();
@@ -407,7 +410,7 @@ pub fn gateway(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done 
 const REPORT_SLOTS: u64 = 1 << 16;
 /// The engine makes the order ring; a gateway waits for it this long.
 const ORDERS_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
-/// The dead-man switch is put off only while the engine beats.
+/// The dead-man switch is put off only while engine and warden beat.
 const HEALTHY_NS_MAX: i64 = 1_000_000_000;
 
 /// Returns a gateway's values: the defaults, and the host as the venue must see it.
