@@ -57,11 +57,13 @@ pub enum GuardReason {
     Full = 13,
     /// No signed token is ready.
     Token = 14,
+    /// Older than what is remembered one by one: whether it was sent cannot be told, so it is not sent.
+    TooOld = 15,
 }
 
 impl GuardReason {
     /// Every reason, in the order of its tag.
-    pub const ALL: [GuardReason; 14] = [
+    pub const ALL: [GuardReason; 15] = [
         GuardReason::Malformed,
         GuardReason::Address,
         GuardReason::Expired,
@@ -76,6 +78,7 @@ impl GuardReason {
         GuardReason::Unsupported,
         GuardReason::Full,
         GuardReason::Token,
+        GuardReason::TooOld,
     ];
 
     /// Returns the reason's name as shown to people and in metrics.
@@ -96,6 +99,7 @@ impl GuardReason {
             GuardReason::Unsupported => "unsupported",
             GuardReason::Full => "full",
             GuardReason::Token => "token",
+            GuardReason::TooOld => "too_old",
         }
     }
 
@@ -307,11 +311,14 @@ impl Guard {
     }
 
     fn count(&mut self, order: &NewOrder, usd: i128, now_ns: i64) -> Result<(), GuardReason> {
-        let known = order.run < self.run
-            || order.run == self.run
-                && (order.key.0 <= self.floor || self.recent.contains(&order.key.0));
+        let known =
+            order.run < self.run || order.run == self.run && self.recent.contains(&order.key.0);
         if known && !muted("C26_REPEAT") {
             return Err(GuardReason::Repeated);
+        }
+        // A late hedge of a round that lasted: no fault of ours, but no proof either that it is new.
+        if order.run == self.run && order.key.0 <= self.floor && !muted("C26_REPEAT") {
+            return Err(GuardReason::TooOld);
         }
         if self.intents <= self.sends && !muted("C26_INTENTS") {
             return Err(GuardReason::Intents);
@@ -486,7 +493,13 @@ mod tests {
             assert_eq!(go(&mut guard, &order(n)), Ok(Sent::Whole));
         }
         assert_eq!(gate.level().effective(Venue::Kraken), Level::Armed);
-        for n in [1, 9, 10, 11, RECENT as u64 + 10] {
+        // Below the water mark, and the late hedge of a round whose legs are below it: no fault.
+        let late = NewOrder { key: OrderKey::new(4, 3), purpose: Purpose::Hedge, ..order(4) };
+        for old in [order(1), order(9), order(10), late] {
+            assert_eq!(go(&mut guard, &old), Err(GuardReason::TooOld), "{old:?}");
+        }
+        assert_eq!(gate.level().effective(Venue::Kraken), Level::Armed, "nothing was broken");
+        for n in [11, RECENT as u64 + 10] {
             assert_eq!(go(&mut guard, &order(n)), Err(GuardReason::Repeated), "{n}");
         }
         assert_eq!(gate.level().effective(Venue::Kraken), Level::Kill, "an invariant of ours");
