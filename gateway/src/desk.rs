@@ -797,6 +797,13 @@ impl Desk {
         }
     }
 
+    /// Notes that a balance of ours could not be read. Always false: the snapshot is not whole.
+    pub fn balance_unreadable(&mut self, asset: u16) -> bool {
+        self.stats.malformed += 1;
+        tracing::warn!(venue = self.venue.name(), asset, "a balance cannot be read");
+        false
+    }
+
     /// Tells the snapshot: every asset of the universe, zero where the venue listed none.
     pub fn balances_end(&mut self) {
         for asset in 0..self.balances.len() {

@@ -5,7 +5,8 @@
 //!   reason. There is no path by which an order is sent a second time.
 //! - `Ready` is told only while the user stream lives and after open orders, balances, trades and fees were
 //!   read and every order in doubt was settled (S10 to S12).
-//! - Whatever is in doubt is asked about until it is settled, within the budget for queries.
+//! - Whatever is in doubt is asked about until it is settled, within the budget for queries. Audits and
+//!   questions about orders take turns where that is short: neither waits for the other for long.
 //!
 //! Not here: sockets and rings (`tile`), what venues say (`binance`, `coinbase`, `kraken`).
 
@@ -55,6 +56,10 @@ pub struct Gateway {
     /// Which opening of the user stream these times are for.
     audits_of: u64,
     open_since_ns: i64,
+    /// It is the audits' turn: one that finds no budget is waited for.
+    audits_first: bool,
+    /// An audit waits for budget: no order is asked about until it went out.
+    audit_waits: bool,
 }
 
 impl Gateway {
@@ -71,6 +76,8 @@ impl Gateway {
             audit_at_ns: [0; 4],
             audits_of: 0,
             open_since_ns: 0,
+            audits_first: true,
+            audit_waits: false,
         }
     }
 
@@ -280,10 +287,11 @@ impl Gateway {
         self.dialect.on_timer(&mut self.desk, now_ns);
         self.desk.sweep(now_ns);
         self.watch_stream(now_ns);
+        // Audits before orders: they are few, and while orders trade nothing else is left over for them.
+        self.watch_account(now_ns);
         for slot in self.desk.orders.slots() {
             self.watch_order(slot, now_ns);
         }
-        self.watch_account(now_ns);
         self.raise(gate);
         self.tell_session(now_ns);
     }
@@ -325,7 +333,12 @@ impl Gateway {
         if let Some(end) = entry.end {
             let missing = matches!(end, End::Done(_, qty) if entry.filled < qty.0);
             let due = entry.poll_at_ns <= now_ns && entry.fill_polls < FILL_POLLS_MAX;
-            if missing && due && self.dialect.order_trades(&mut self.desk, slot, now_ns) {
+            if missing
+                && due
+                && !self.audit_waits
+                && self.dialect.order_trades(&mut self.desk, slot, now_ns)
+            {
+                self.audits_first = true;
                 let entry = self.desk.orders.get_mut(slot);
                 entry.poll_at_ns = now_ns + (poll_ns << entry.fill_polls.min(4));
                 entry.fill_polls += 1;
@@ -363,7 +376,7 @@ impl Gateway {
     /// a scarce budget is not spent on polls that prove nothing more.
     fn poll_order(&mut self, slot: usize, now_ns: i64) {
         let entry = self.desk.orders.get(slot);
-        if now_ns < entry.poll_at_ns {
+        if now_ns < entry.poll_at_ns || self.audit_waits {
             return;
         }
         let from_ns = self.desk.proof_from_ns(slot);
@@ -375,6 +388,7 @@ impl Gateway {
             self.dialect.query(&mut self.desk, slot, now_ns)
         };
         if asked {
+            self.audits_first = true;
             let poll_ns = self.desk.config.poll_ns;
             let entry = self.desk.orders.get_mut(slot);
             let at_ns = now_ns + (poll_ns << entry.polls.min(3));
@@ -388,6 +402,7 @@ impl Gateway {
 
     /// Audits, strays, and the end of a reconciliation.
     fn watch_account(&mut self, now_ns: i64) {
+        self.audit_waits = false;
         if self.desk.link != Link::Open {
             return;
         }
@@ -415,7 +430,12 @@ impl Gateway {
             self.audit_at_ns[idx] = match self.dialect.audit(&mut self.desk, audit, now_ns) {
                 Some(parts) => {
                     self.desk.audit_begun(audit, parts);
+                    self.audits_first = false;
                     now_ns + if recon == Recon::Clean { every[idx] } else { 2 * SECOND }
+                }
+                None if self.audits_first => {
+                    self.audit_waits = true;
+                    now_ns
                 }
                 None => now_ns + SECOND / 4,
             };

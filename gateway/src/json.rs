@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use tandem_core::units::{EXPONENT_MAX, parse_decimal, pow10};
+use tandem_core::units::parse_decimal;
 use tandem_feeds::json::{self, Scanner, Type};
 
 /// One value, as its text.
@@ -159,20 +159,54 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Reads a decimal of either sign, rounded to quanta.
+/// Reads a decimal of either sign, rounded to quanta: however many decimals it has more, what it is worth
+/// in quanta is all that must fit.
 fn round(word: &[u8], exponent: u8, up: bool) -> Option<i64> {
-    let (negative, digits) = match word.strip_prefix(b"-") {
-        Some(digits) => (true, digits),
+    let (negative, number) = match word.strip_prefix(b"-") {
+        Some(number) => (true, number),
         None => (false, word),
     };
+    let (mantissa, shift) = match number.iter().position(|byte| matches!(byte, b'e' | b'E')) {
+        Some(at) => (&number[..at], power(&number[at + 1..])?),
+        None => (number, 0),
+    };
+    let (whole, fraction) = match mantissa.iter().position(|byte| *byte == b'.') {
+        Some(at) => (&mantissa[..at], &mantissa[at + 1..]),
+        None => (mantissa, &b"0"[..]),
+    };
+    let digits = || whole.iter().chain(fraction);
+    if whole.is_empty() || fraction.is_empty() || !digits().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // Digits that are quanta or more; what stands behind them is less than one.
+    let kept = whole.len() as i64 + shift + i64::from(exponent);
+    let (mut size, mut rest) = (0i64, false);
+    for (digit, place) in digits().zip(0i64..) {
+        if place < kept {
+            size = size.checked_mul(10)?.checked_add(i64::from(digit - b'0'))?;
+        } else {
+            rest |= *digit != b'0';
+        }
+    }
+    if size != 0 {
+        for _ in digits().count() as i64..kept {
+            size = size.checked_mul(10)?;
+        }
+    }
     // Away from zero where that is the wanted direction for its sign.
-    let away = up != negative;
-    let size = (exponent..=EXPONENT_MAX).find_map(|finer| {
-        let quanta = parse_decimal(digits, finer).ok()?;
-        let scale = pow10(finer - exponent);
-        Some(quanta / scale + i64::from(away && quanta % scale != 0))
-    })?;
+    size = size.checked_add(i64::from(rest && up != negative))?;
     Some(if negative { -size } else { size })
+}
+
+/// Reads what stands behind an `e`: a sign and at most three digits.
+fn power(text: &[u8]) -> Option<i64> {
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        [b'+', digits @ ..] => (1, digits),
+        digits => (1, digits),
+    };
+    let fits = (1..=3).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    fits.then(|| sign * digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -209,7 +243,55 @@ mod tests {
         }
     }
 
+    /// A balance of 92,233.72 with 14 decimals does not fit at the venue's own exponent, and need not.
+    #[test]
+    fn surplus_decimals_do_not_make_a_number_unreadable() {
+        let cases: &[(&str, u8, Option<(i64, i64)>)] = &[
+            ("92233.72036854775808", 8, Some((9_223_372_036_855, 9_223_372_036_854))),
+            ("1234567.12345678901234", 8, Some((123_456_712_345_679, 123_456_712_345_678))),
+            ("-1234567.12345678901234", 8, Some((-123_456_712_345_678, -123_456_712_345_679))),
+            ("5.0000000000000000000000000000000000000000001", 2, Some((501, 500))),
+            ("0.00000000000000000000000000000000000000000", 8, Some((0, 0))),
+            ("92233720368.54775807", 8, Some((i64::MAX, i64::MAX))),
+            ("92233720368.547758079", 8, None),
+            ("92233720368.54775808", 8, None),
+            ("1.5e3", 2, Some((150_000, 150_000))),
+            ("15e-4", 2, Some((1, 0))),
+            ("1e999", 2, None),
+            ("0e999", 2, Some((0, 0))),
+            ("1e-999", 2, Some((1, 0))),
+        ];
+        for (text, exponent, expected) in cases {
+            let value = Value::parse(text.as_bytes()).expect("a number");
+            let found = (value.quanta_up(*exponent), value.quanta_down(*exponent));
+            match expected {
+                Some((up, down)) => assert_eq!(found, (Some(*up), Some(*down)), "{text}"),
+                None => assert!(found.0.is_none(), "{text} {found:?}"),
+            }
+        }
+        for text in ["\"\"", "\"-\"", "\".5\"", "\"5.\"", "\"1.2.3\"", "\"x\"", "\"1e\"", "\"+1\""]
+        {
+            let value = Value::parse(text.as_bytes()).expect("text");
+            assert_eq!((value.quanta_up(2), value.quanta_down(2)), (None, None), "{text}");
+        }
+    }
+
     proptest! {
+        /// Where the number is exact at eight decimals, it is what the exact reader says.
+        #[test]
+        fn rounding_agrees_with_the_exact_reader(
+            quanta in 0i64..i64::MAX, tail in 1u8..=9, zeros in 0usize..30,
+        ) {
+            let whole = format!("{}.{:08}", quanta / 100_000_000, quanta % 100_000_000);
+            let exact = Value::parse(whole.as_bytes()).expect("a number");
+            prop_assert_eq!(exact.quanta(8), Some(quanta));
+            prop_assert_eq!(exact.quanta_up(8), Some(quanta));
+            let more = format!("{whole}{}{tail}", "0".repeat(zeros));
+            let finer = Value::parse(more.as_bytes()).expect("a number");
+            prop_assert_eq!(finer.quanta_down(8), Some(quanta));
+            prop_assert_eq!(finer.quanta_up(8), Some(quanta + 1));
+        }
+
         #[test]
         fn any_bytes_give_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Some(value) = Value::parse(&bytes) {

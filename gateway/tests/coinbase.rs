@@ -10,7 +10,10 @@ use std::collections::HashMap;
 use support::*;
 use tandem_core::account::SessionState;
 use tandem_core::level::Level;
-use tandem_core::order::{ClientId, DoneStatus, NewOrder, RejectClass, Report, Tif, UnknownCause};
+use tandem_core::order::request as request_of;
+use tandem_core::order::{
+    ClientId, DoneStatus, NewOrder, OrderKey, RejectClass, Report, Tif, UnknownCause,
+};
 use tandem_core::record::{Kind, Venue};
 use tandem_core::units::{Amount, Qty};
 use tandem_gateway::coinbase::Coinbase;
@@ -28,6 +31,8 @@ struct Venue1 {
     open: Vec<String>,
     fills: Vec<String>,
     cancel: String,
+    /// Pages of accounts; nothing for the usual one.
+    accounts: Vec<String>,
     seen: HashMap<String, usize>,
     tokens: std::collections::HashSet<String>,
 }
@@ -78,6 +83,10 @@ impl Script for Venue1 {
         }
         let body = match plain {
             "/time" => r#"{"iso":"x","epochSeconds":"1"}"#.into(),
+            "/accounts" if !self.accounts.is_empty() => {
+                let page = usize::from(path.contains("cursor="));
+                self.accounts[page.min(self.accounts.len() - 1)].clone()
+            }
             "/accounts" => r#"{"accounts":[{"currency":"BTC","available_balance":{"value":"1.2","currency":"BTC"},"hold":{"value":"0.005","currency":"BTC"}}],"has_next":false,"cursor":""}"#.into(),
             "/transaction_summary" => r#"{"total_volume":1000.0,"fee_tier":{"taker_fee_rate":"0.012","maker_fee_rate":"0.006"}}"#.into(),
             "/orders/historical/batch" => {
@@ -177,6 +186,88 @@ fn the_start_reads_the_account() {
     assert_eq!((balances[0].data[0], balances[0].data[1]), (120_500_000, 500_000));
     assert_eq!(bench.kinds(Kind::Fee)[0].data[..2], [12_000, 6_000]);
     assert_eq!(bench.sessions().last(), Some(&SessionState::Ready));
+}
+
+fn account(asset: &str, free: &str, held: &str) -> String {
+    format!(
+        r#"{{"currency":"{asset}","available_balance":{{"value":"{free}","currency":"{asset}"}},"hold":{{"value":"{held}","currency":"{asset}"}}}}"#
+    )
+}
+
+fn accounts(list: &[String], next: &str) -> String {
+    let more = !next.is_empty();
+    format!(r#"{{"accounts":[{}],"has_next":{more},"cursor":"{next}"}}"#, list.join(","))
+}
+
+/// 92,233.72 with 14 decimals and more is a balance like any other.
+#[test]
+fn a_large_balance_with_many_decimals_is_read() {
+    let mut bench = bench();
+    let dollars = account("USD", "1234567.12345678901234", "0.00000000000001");
+    bench.script.accounts = vec![accounts(&[account("BTC", "1.2", "0"), dollars], "")];
+    bench.ready();
+    let balances = bench.kinds(Kind::Balance);
+    assert_eq!(balances[0].data[0], 120_000_000);
+    assert_eq!(balances[1].data[0], 123_456_712_345_678, "rounded down: {balances:?}");
+}
+
+/// What cannot be read is not zero: no balance is told, and the account is not reconciled.
+#[test]
+fn a_balance_that_cannot_be_read_is_told_as_nothing() {
+    let good = || account("BTC", "1.2", "0");
+    let lacking = r#"{"currency":"USD","hold":{"value":"0"}}"#.to_owned();
+    for pages in [
+        vec![accounts(&[good(), account("USD", "many", "0")], "")],
+        vec![accounts(&[good(), account("USD", "5", "?")], "")],
+        vec![accounts(&[good(), account("USD", "92233720368547758080", "0")], "")],
+        vec![accounts(&[good(), lacking], "")],
+        vec![accounts(&[account("USD", "many", "0")], "next"), accounts(&[good()], "")],
+        vec![accounts(&[good()], "next"), accounts(&[account("USD", "", "0")], "")],
+        vec![r#"{"accounts":[],"has_next":true,"cursor":""}"#.to_owned()],
+        vec![r#"{"accounts":{},"has_next":false,"cursor":""}"#.to_owned()],
+    ] {
+        let mut bench = bench();
+        bench.script.accounts = pages.clone();
+        bench.pass(10_000);
+        assert_eq!(bench.kinds(Kind::Balance), [], "{pages:?}");
+        assert_ne!(bench.state(), SessionState::Ready, "{pages:?}");
+        bench.script.accounts = vec![];
+        bench.pass(5_000);
+        assert_eq!(bench.state(), SessionState::Ready, "asked again: {pages:?}");
+        assert_eq!(bench.kinds(Kind::Balance)[0].data[0], 120_500_000);
+    }
+    let mut bench = bench();
+    bench.script.accounts = vec![accounts(&[good(), account("SHIB", "many", "0")], "")];
+    bench.ready();
+    assert_eq!(
+        bench.kinds(Kind::Balance)[0].data[0],
+        120_000_000,
+        "assets of others do not matter"
+    );
+}
+
+/// Audits come on time while orders, and the engine's questions about them, use up the budget.
+#[test]
+fn audits_come_on_time_while_orders_are_asked_about() {
+    let mut bench = ready();
+    let count = |bench: &Bench<Venue1>, part: &str| {
+        bench.said.iter().filter(|text| text.contains(part)).count()
+    };
+    let audits = ["order_status=OPEN", "brokerage/accounts"];
+    let before = audits.map(|audit| count(&bench, audit));
+    for step in 0..12_000u64 {
+        let key = OrderKey::new(1_000 + step / 25, 0);
+        bench.give(&request_of(Kind::OrderQuery, Venue::Coinbase, 0, RUN, key));
+        bench.pass(10);
+    }
+    let [open, balances] = [0, 1].map(|at| count(&bench, audits[at]) - before[at]);
+    let orders = count(&bench, "start_date") + count(&bench, "product_ids");
+    assert!(11 <= open, "every 10 s for 120 s: {open}");
+    assert!(3 <= balances, "every 30 s for 120 s: {balances}");
+    assert!(500 < orders, "and orders are asked about: {orders}");
+    println!(
+        "figure audits: {open} of open orders, {balances} of balances, {orders} order queries"
+    );
 }
 
 #[test]

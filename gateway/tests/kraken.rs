@@ -34,6 +34,8 @@ struct Venue1 {
     mute: Vec<&'static str>,
     deadmen: usize,
     silent: bool,
+    /// What `BalanceEx` says; empty for the usual.
+    balances: String,
 }
 
 impl Script for Venue1 {
@@ -115,6 +117,7 @@ impl Script for Venue1 {
             "OpenOrders" => format!("{{\"open\":{}}}", pick(&self.open)),
             "ClosedOrders" => format!("{{\"closed\":{},\"count\":1}}", pick(&self.closed)),
             "QueryOrders" => { let mut all = self.open.clone(); all.extend(self.closed.clone()); pick(&all) }
+            "BalanceEx" if !self.balances.is_empty() => self.balances.clone(),
             "BalanceEx" => r#"{"ZUSD":{"balance":"200.5","hold_trade":"20.25"},"XXBT":{"balance":"1.2","hold_trade":"0.2"},"XBT.F":{"balance":"9","hold_trade":"0"}}"#.into(),
             "TradesHistory" => format!("{{\"trades\":{{{}}},\"count\":0}}", self.trades),
             "TradeVolume" => r#"{"currency":"USD","fees":{"XXBTZUSD":{"fee":"0.2600"},"XETHXXBT":{"fee":"0.2601"}},"fees_maker":{"XXBTZUSD":{"fee":"0.1600"}}}"#.into(),
@@ -190,6 +193,28 @@ const CANCELED: &str = r#"{"order_id":"OUF4EM-FRGI2-MQMWZD","exec_type":"cancele
 
 fn fill_of(reports: &[Report]) -> i64 {
     reports.iter().map(|r| if let Report::Fill { qty, .. } = r { qty.0 } else { 0 }).sum()
+}
+
+/// What cannot be read is not zero: no balance is told, and the account is not reconciled.
+#[test]
+fn a_balance_that_cannot_be_read_is_told_as_nothing() {
+    for balances in [
+        r#"{"ZUSD":{"balance":"many"},"XXBT":{"balance":"1.2"}}"#,
+        r#"{"ZUSD":{"balance":"5","hold_trade":"?"},"XXBT":{"balance":"1.2"}}"#,
+        r#"{"ZUSD":{},"XXBT":{"balance":"1.2"}}"#,
+        "[]",
+    ] {
+        let mut bench = bench();
+        bench.script.balances = balances.into();
+        bench.pass(5_000);
+        let told = bench.kinds(Kind::Balance);
+        // Of the snapshot; the stream's own word came too.
+        assert!(told.len() <= 1, "{balances}: {told:?}");
+        assert_ne!(bench.state(), SessionState::Ready, "{balances}");
+        bench.script.balances.clear();
+        bench.pass(20_000);
+        assert_eq!(bench.state(), SessionState::Ready, "asked again: {balances}");
+    }
 }
 
 #[test]

@@ -320,13 +320,18 @@ impl Binance {
                     return desk.audited(audit, false);
                 };
                 desk.balances_begin();
+                let mut whole = balances.count().is_some();
                 balances.each(|balance| {
-                    if let Some((asset, total, held)) =
-                        balance_of(desk, balance, ["asset", "free", "locked"])
-                    {
-                        desk.balance_read(asset, total, held);
+                    match balance_of(desk, balance, ["asset", "free", "locked"]) {
+                        Some((asset, Some((total, held)))) => desk.balance_read(asset, total, held),
+                        Some((asset, None)) => whole = desk.balance_unreadable(asset),
+                        None => {}
                     }
                 });
+                // What cannot be read is not zero: nothing is told, and it is asked again.
+                if !whole {
+                    return desk.audited(audit, false);
+                }
                 desk.balances_end();
             }
             Audit::Trades => {
@@ -360,12 +365,14 @@ impl Binance {
             b"executionReport" => execution(desk, event),
             b"outboundAccountPosition" => {
                 if let Some(balances) = event.get("B") {
-                    balances.each(|balance| {
-                        if let Some((asset, total, held)) =
-                            balance_of(desk, balance, ["a", "f", "l"])
-                        {
+                    balances.each(|balance| match balance_of(desk, balance, ["a", "f", "l"]) {
+                        Some((asset, Some((total, held)))) => {
                             desk.balance_streamed(asset, total, held);
                         }
+                        Some((asset, None)) => {
+                            desk.balance_unreadable(asset);
+                        }
+                        None => {}
                     });
                 }
             }
@@ -647,12 +654,18 @@ fn order_params(desk: &Desk, slot: usize) -> (Vec<(&'static str, String)>, crate
     (vec![("symbol", symbol), id], entry.name)
 }
 
+/// An asset of ours, with what is there of it and what of that is held where both can be read.
+type Held = (u16, Option<(i64, i64)>);
+
 /// Reads free and locked of an asset of ours.
-fn balance_of(desk: &Desk, balance: Value<'_>, names: [&str; 3]) -> Option<(u16, i64, i64)> {
+fn balance_of(desk: &Desk, balance: Value<'_>, names: [&str; 3]) -> Option<Held> {
     let [asset, free, locked] = balance.pick(names);
     let (asset, exponent) = desk.asset(asset?.word()?)?;
-    let held = locked?.quanta_down(exponent)?;
-    Some((asset, free?.quanta_down(exponent)?.checked_add(held)?, held))
+    let read = || {
+        let held = locked?.quanta_down(exponent)?;
+        Some((free?.quanta_down(exponent)?.checked_add(held)?, held))
+    };
+    Some((asset, read()))
 }
 
 /// An amount of fee and its asset; one that is not ours is told as such.

@@ -266,32 +266,26 @@ impl Coinbase {
                 orders.each(|order| open_order(desk, order));
                 true
             }),
-            Audit::Balances => reply.get("accounts").is_some_and(|accounts| {
-                if part == 0 {
-                    desk.balances_begin();
-                }
-                accounts.each(|account| {
-                    let [name, free, held] =
-                        account.pick(["currency", "available_balance", "hold"]);
-                    let read = || {
-                        let (asset, exponent) = desk.asset(name?.word()?)?;
-                        let value = |v: Option<Value<'_>>| v?.get("value")?.quanta_down(exponent);
-                        let held = value(held).unwrap_or(0);
-                        Some((asset, value(free)?.checked_add(held)?, held))
-                    };
-                    if let Some((asset, total, held)) = read() {
-                        desk.balance_read(asset, total, held);
+            Audit::Balances => {
+                let whole = reply
+                    .get("accounts")
+                    .is_some_and(|accounts| balances(desk, accounts, part == 0));
+                match next {
+                    // What cannot be read is not zero: nothing is told, and it is asked again.
+                    _ if !whole => false,
+                    Some(next) if has_next => {
+                        desk.audit_goes_on(audit);
+                        let query = format!("limit=250&cursor={next}");
+                        self.get(desk, Ask::Audit(audit, part + 1), wire::ACCOUNTS, &query, now_ns);
+                        true
                     }
-                });
-                if has_next && let Some(next) = &next {
-                    desk.audit_goes_on(audit);
-                    let query = format!("limit=250&cursor={next}");
-                    self.get(desk, Ask::Audit(audit, part + 1), wire::ACCOUNTS, &query, now_ns);
-                } else {
-                    desk.balances_end();
+                    None if has_next => false,
+                    _ => {
+                        desk.balances_end();
+                        true
+                    }
                 }
-                true
-            }),
+            }
             Audit::Trades => match fills(desk, reply) {
                 Some((_, count)) => {
                     if count == PAGE
@@ -785,6 +779,30 @@ fn open_order(desk: &mut Desk, order: Value<'_>) {
         cum: Qty(cum),
         side: i64::from(side.is_some_and(|side| side.is("SELL"))),
     });
+}
+
+/// Reads one page of accounts; returns whether everything that is ours could be read.
+fn balances(desk: &mut Desk, accounts: Value<'_>, first: bool) -> bool {
+    if first {
+        desk.balances_begin();
+    }
+    let mut whole = accounts.count().is_some();
+    accounts.each(|account| {
+        let [name, free, held] = account.pick(["currency", "available_balance", "hold"]);
+        let Some((asset, exponent)) = name.and_then(Value::word).and_then(|n| desk.asset(n)) else {
+            return;
+        };
+        let value = |value: Value<'_>| value.get("value")?.quanta_down(exponent);
+        let read = || {
+            let held = held.map_or(Some(0), value)?;
+            Some((value(free?)?.checked_add(held)?, held))
+        };
+        match read() {
+            Some((total, held)) => desk.balance_read(asset, total, held),
+            None => whole = desk.balance_unreadable(asset),
+        }
+    });
+    whole
 }
 
 /// Reads fills; returns whether each is of an order that is known, and how many there were.

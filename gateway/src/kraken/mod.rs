@@ -31,6 +31,7 @@ use crate::machine::{Action, Audit, Dialect, QUERY_LANE, Spelled};
 use crate::orders::Name;
 use crate::text::Text;
 use sign::{Nonces, Signer};
+use tandem_feeds::json::Type;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -283,21 +284,28 @@ impl Kraken {
             }),
             Audit::Balances => {
                 desk.balances_begin();
+                let mut whole = result.kind() == Some(Type::Object);
                 result.each_member(|name, balance| {
+                    let name = std::str::from_utf8(name).ok().and_then(wire::common_asset);
+                    let Some((asset, exponent)) = name.and_then(|n| desk.asset(n.as_bytes()))
+                    else {
+                        return;
+                    };
                     let [total, held] = balance.pick(["balance", "hold_trade"]);
                     let read = || {
-                        let name = wire::common_asset(std::str::from_utf8(name).ok()?)?;
-                        let (asset, exponent) = desk.asset(name.as_bytes())?;
-                        let total = total?.quanta_down(exponent)?;
-                        let held = held.and_then(|held| held.quanta_up(exponent)).unwrap_or(0);
-                        Some((asset, total, held))
+                        let held = held.map_or(Some(0), |held| held.quanta_up(exponent))?;
+                        Some((total?.quanta_down(exponent)?, held))
                     };
-                    if let Some((asset, total, held)) = read() {
-                        desk.balance_read(asset, total, held);
+                    match read() {
+                        Some((total, held)) => desk.balance_read(asset, total, held),
+                        None => whole = desk.balance_unreadable(asset),
                     }
                 });
-                desk.balances_end();
-                true
+                // What cannot be read is not zero: nothing is told, and it is asked again.
+                if whole {
+                    desk.balances_end();
+                }
+                whole
             }
             Audit::Trades => match trades(desk, result) {
                 Some((_, PAGE)) => {
