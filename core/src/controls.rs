@@ -754,14 +754,18 @@ impl Controls {
         self.denials.sum(now_ns)
     }
 
-    /// Forgets what only an operator's new word clears: counts that raised a level.
+    /// Forgets what only an operator's new word clears: counts that raised the global level.
     pub fn rearm(&mut self) {
         self.losing_rounds = 0;
         self.shortfall_count = 0;
         self.denials = Window::new(S / 10);
-        for venue in &mut self.venues {
-            (venue.single_legs, venue.ack_count) = (0, 0);
-        }
+    }
+
+    /// Forgets what only an operator's new word about a venue clears: counts that raised its level.
+    pub fn rearm_venue(&mut self, venue: Venue) {
+        let memory = &mut self.venues[venue.idx()];
+        (memory.single_legs, memory.ack_count) = (0, 0);
+        memory.funds = Window::new(S);
     }
 
     /// Samples an instrument's middle once a second; returns the move in ppm that is too large, with its

@@ -323,9 +323,9 @@ impl Ledger {
             return Audit::Agrees;
         }
         let count = account.recent_count.min(RECENT);
-        let is_old = account.recent[..count].iter().any(|(was, until_ns)| {
-            now_ns - until_ns <= WORD_AGE_NS && i128::from(told.0) == *was
-        });
+        let is_old = account.recent[..count]
+            .iter()
+            .any(|(was, until_ns)| now_ns - until_ns <= WORD_AGE_NS && i128::from(told.0) == *was);
         if is_word && !is_old {
             account.differing = account.differing.saturating_add(1);
             if account.differs_ns == 0 {

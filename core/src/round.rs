@@ -20,8 +20,9 @@ use crate::order::Action;
 use crate::record::{Kind, Record, Venue, flag};
 use crate::units::{Amount, Px, Qty};
 
-/// Venue and asset pairs that one round may touch: four legs with two assets and a fee each.
-pub const FLOWS: usize = 16;
+/// Venue and asset pairs that one round may touch: an orphan round may hold every asset of every venue, of
+/// a universe of ten. What does not fit is kept as dust.
+pub const FLOWS: usize = 32;
 /// Places for rounds beyond those that may be entered: late fills and earlier runs.
 pub const SPARE: usize = 8;
 /// Cycle of a round that follows from none.

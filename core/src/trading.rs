@@ -385,9 +385,18 @@ impl Desk {
             }
         }
         let after = levels(self.page, &self.raised);
-        let armed = |levels: &[Level; 3]| levels.contains(&Level::Armed);
-        if armed(&after) && !armed(&before) && passed != 0 {
+        let is_armed = |venue: Venue| {
+            let idx = venue.idx();
+            passed != 0 && before[idx] != Level::Armed && after[idx] == Level::Armed
+        };
+        if !before.contains(&Level::Armed) && after.contains(&Level::Armed) && passed != 0 {
             self.controls.rearm();
+        }
+        for venue in Venue::ALL.into_iter().filter(|venue| is_armed(*venue)) {
+            // An operator looked at that venue, whatever the others are at.
+            self.controls.rearm_venue(venue);
+        }
+        if Venue::ALL.into_iter().any(is_armed) {
             self.ramp_left = self.limits.ramp_rounds;
             // An operator armed: what was held is tried again with fresh budgets.
             for slot in 0..self.rounds.places() {
@@ -904,14 +913,17 @@ impl Desk {
         };
         let Some(place) = place else {
             // No place for another round: kept as dust, whose cap calls an operator.
-            self.keep(env, flows);
+            self.keep(env, flows.items());
             return;
         };
         let Some(round) = self.rounds.get_mut(place) else { return };
         self.orders.get_mut(slot).round = round.id;
-        let mut fits = true;
+        // Only what does not fit becomes dust: what is in the round is hedged there.
+        let mut over = Flows::default();
         for (venue, asset, delta) in flows.items() {
-            fits &= round.flows.add(*venue, *asset, *delta);
+            if !round.flows.add(*venue, *asset, *delta) {
+                let _ = over.add(*venue, *asset, *delta);
+            }
         }
         let legs = round.legs_mut();
         if let Some(leg) = legs.get_mut(usize::from(terms.key.n()))
@@ -920,8 +932,8 @@ impl Desk {
         {
             leg.filled = Qty(leg.filled.0.saturating_add(qty.0));
         }
-        if !fits {
-            self.keep(env, flows);
+        if !over.items().is_empty() {
+            self.keep(env, over.items());
         }
     }
 
@@ -936,8 +948,8 @@ impl Desk {
         Some(place)
     }
 
-    fn keep(&mut self, env: &mut Env<'_>, flows: &Flows) {
-        for (_, asset, delta) in flows.items() {
+    fn keep(&mut self, env: &mut Env<'_>, flows: &[(Venue, AssetId, i128)]) {
+        for (_, asset, delta) in flows {
             if *asset != self.limits.numeraire {
                 let posting = self.ledger.add_dust(*asset, *delta, (0, OrderKey(0)));
                 env.out.push(posting.record(env.cause));
@@ -1594,9 +1606,14 @@ impl Desk {
         if self.ledger.asset_count() <= usize::from(asset.0) {
             return false;
         }
-        let Some(place) = self.orphan_place(env) else { return false };
-        let Some(round) = self.rounds.get_mut(place) else { return false };
-        round.flows.add(venue, asset, inner.data[0].into())
+        let amount = inner.data[0].into();
+        let place = self.orphan_place(env);
+        let round = place.and_then(|place| self.rounds.get_mut(place));
+        if !round.is_some_and(|round| round.flows.add(venue, asset, amount)) {
+            // No place for it: kept as dust, which is swept or calls an operator, and not forgotten.
+            self.keep(env, &[(venue, asset, amount)]);
+        }
+        true
     }
 
     /// A report of an earlier run: the order's own facts, and the trade's id; money is in the balances.

@@ -899,3 +899,15 @@ fn the_first_rounds_after_arming_are_small() {
     assert!(legs[2..].iter().all(|leg| 10 * LOT < leg.qty.0), "{legs:?}");
     println!("figure OE-21: the first round after arming is of {} quanta", legs[0].qty.0);
 }
+
+/// C22. A venue that is armed again begins a new sample; the other venues' samples stay.
+#[test]
+fn arming_a_venue_forgets_its_acknowledgements_alone() {
+    let mut bench = Bench::new();
+    bench.controls.on_ack(Venue::Kraken, 2 * S + 1);
+    bench.controls.rearm();
+    bench.controls.rearm_venue(Venue::Binance);
+    denies(bench.check(&[buy()]), Control::Ack);
+    bench.controls.rearm_venue(Venue::Kraken);
+    assert_eq!(bench.check(&[buy()]), Ok(()));
+}

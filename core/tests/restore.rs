@@ -229,3 +229,68 @@ fn a_dead_paper_run_leaves_balances_and_no_orders() {
     next.open(BTC, USD);
     assert_eq!(balances(&next), balances(&world));
 }
+
+/// A world of a second run with this many more assets, all of them left over at Kraken by the first.
+fn with_leftovers(count: u16) -> (World, NewOrder) {
+    let mut universe = universe(false);
+    for n in 0..count {
+        let name = format!("X{n}");
+        universe.assets.push(tandem_core::instrument::Asset { name, exponent: 6 });
+    }
+    let mut limits = trading(Mode::Live, &universe);
+    limits.run = 2;
+    let mut world = World::new(universe, limits);
+    for n in 0..count {
+        let round = Record::new(Kind::Round, Venue::Kraken as u8, u16::MAX, [7, 0, 0, 0]);
+        let part = Kind::Round as u8;
+        world.step(Record { asset: 2 + n, kind: Kind::Restore as u8, part, ..round });
+    }
+    let order = NewOrder {
+        run: 1,
+        key: OrderKey::new(1, 0),
+        venue: Venue::Kraken,
+        instrument: 2,
+        action: tandem_core::order::Action::Buy,
+        px: tandem_core::units::Px(6_000_000),
+        qty: Qty(BTC),
+        tif: tandem_core::order::Tif::Ioc,
+        purpose: tandem_core::order::Purpose::Entry,
+        expires_ns: i64::MAX,
+        cause: 0,
+        level_epoch: 0,
+    };
+    let terms = order.record(&Record::default());
+    let part = terms.kind;
+    world.step(Record { kind: Kind::Restore as u8, part, flags: 0, ..terms });
+    (world, order)
+}
+
+/// What finds no place in the orphan round is dust, and not forgotten.
+#[test]
+fn leftovers_that_do_not_fit_become_dust() {
+    let flows = tandem_core::round::FLOWS as u16;
+    let (world, _) = with_leftovers(flows + 3);
+    let desk = world.engine.desk().expect("trades");
+    let round = desk.rounds().iter().next().expect("the orphan");
+    assert_eq!(round.flows.items().len(), usize::from(flows));
+    for asset in (2..2 + flows + 3).map(AssetId) {
+        let (held, dust) = (round.flows.of(asset, None), desk.ledger().dust(asset));
+        assert_eq!(held + dust, 7, "once, in one of the two: {asset:?} {held} {dust}");
+    }
+}
+
+/// Of a fill's flows only those become dust that the round has no place for: nothing is hedged twice.
+#[test]
+fn a_fill_that_fits_in_part_counts_once() {
+    let flows = tandem_core::round::FLOWS as u16;
+    for free in 0..=2 {
+        let (mut world, order) = with_leftovers(flows - free);
+        let part = fill(&world, &order, BTC / 2, 1);
+        world.report(&order, part);
+        let desk = world.engine.desk().expect("trades");
+        let round = desk.rounds().iter().next().expect("the orphan");
+        let (held, dust) = (round.flows.of(AssetId(1), None), desk.ledger().dust(AssetId(1)));
+        assert_eq!(held + dust, i128::from(BTC / 2), "{free} places: {held} {dust}");
+        assert_eq!(dust == 0, 0 < free, "{free} places: {held} {dust}");
+    }
+}

@@ -834,3 +834,60 @@ fn both_legs_unknown_are_waited_for() {
     assert_eq!((desk.orders().open_count(), desk.rounds().iter().count()), (0, 0));
     assert!(legs.iter().all(|leg| leg.purpose == Purpose::Entry));
 }
+
+/// C22. Single legs. An operator arms one venue again: what paused it is forgotten, what the others have
+/// done is not.
+#[test]
+fn arming_one_venue_forgets_what_paused_it() {
+    use tandem_core::level::Scope;
+    let mut limits = trading(Mode::Live, &universe(false));
+    for venue in &mut limits.venues {
+        venue.single_legs_max = 2;
+        venue.ack_ns_max = 300 * MS;
+    }
+    let mut world = World::armed(limits);
+    let mut trade = 0;
+    // One round whose second leg fails.
+    let mut single = |world: &mut World, size: i64| {
+        world.books();
+        world.out.clear();
+        world.dislocate(2, size);
+        let legs = world.orders();
+        assert_eq!(legs.len(), 2, "{size}");
+        let (bought, sold) = (legs[0], legs[1]);
+        trade += 1;
+        let whole = fill(world, &bought, bought.qty.0, trade);
+        world.report(&bought, whole);
+        world.report(&bought, done(DoneStatus::Filled, bought.qty.0));
+        world.out.clear();
+        world.books();
+        world.report(&sold, done(DoneStatus::Expired, 0));
+        for hedge in world.orders() {
+            trade += 1;
+            let whole = fill(world, &hedge, hedge.qty.0, trade);
+            world.report(&hedge, whole);
+            world.report(&hedge, done(DoneStatus::Filled, hedge.qty.0));
+        }
+        world.echo();
+        world.timer(S);
+        world.health();
+        world.beat();
+        sold.venue
+    };
+    let venue = single(&mut world, BTC / 4);
+    assert_eq!(single(&mut world, BTC / 4 + LOT), venue);
+    let level = |world: &World, venue| world.engine.desk().expect("trades").level(venue);
+    assert_eq!(level(&world, venue), Level::Pause);
+    let others: Vec<_> = Venue::ALL.into_iter().filter(|other| *other != venue).collect();
+    for other in &others {
+        assert_eq!(level(&world, *other), Level::Armed, "only the one is paused");
+    }
+    world.page = world.page.lowered(Scope::Venue(venue), Level::Armed).expect("lowered");
+    world.step(world.page.record());
+    assert_eq!(level(&world, venue), Level::Armed);
+    // The first single leg after it is the first, not the third.
+    assert_eq!(single(&mut world, BTC / 4 + 2 * LOT), venue);
+    assert_eq!(level(&world, venue), Level::Armed, "a fresh count");
+    assert_eq!(single(&mut world, BTC / 4 + 3 * LOT), venue);
+    assert_eq!(level(&world, venue), Level::Pause, "which counts again");
+}
