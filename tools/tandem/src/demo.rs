@@ -237,9 +237,6 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
     let mut sim_config = SimConfig::demo(options.seed);
     sim_config.ca_path = Some(options.dir.join("sim-ca.pem"));
     demo_config::set_fees(&mut sim_config);
-    if std::env::var_os("NO_COINBASE").is_some() {
-        sim_config.coinbase.enabled = false;
-    }
     demo_config::set_keys(&mut sim_config, &keys)?;
     let symbols = sim_symbols(&sim_config);
     let sim = runtime.block_on(tandem_sim::start(sim_config.clone()))?;

@@ -107,8 +107,6 @@ impl Routes {
         let (dir, state_dir) = (config.run.dir.clone(), config.run.state_dir.clone());
         let page = latch::open(&dir, &state_dir)?;
         let identity = Identity::of(config)?;
-        // A row that still names a process is one that died: whoever leaves in order empties it.
-        let died = page.row(ENGINE_ROW).pid != 0;
         let actor =
             page.claim(ENGINE_ROW, identity.build, identity.config).map_err(|error| match page
                 .is_held(ENGINE_ROW)
@@ -116,10 +114,10 @@ impl Routes {
                 true => RoutesError::SecondEngine { dir: dir.clone() },
                 false => RoutesError::Shm(error),
             })?;
-        // A start never arms; after a death only a proof that nothing is open may lead to it.
-        let level = if died { Level::Kill } else { Level::Pause };
-        let cause = if died { Cause::Engine } else { Cause::Start };
-        page.update(|word| LevelWord(word).raised(Scope::Global, level, cause).map(|w| w.0));
+        // A start never arms, also one after a death that no warden saw.
+        page.update(|word| {
+            LevelWord(word).raised(Scope::Global, Level::Pause, Cause::Start).map(|w| w.0)
+        });
         latch::keep(page.clone(), state_dir)?;
         let mut gateways = Vec::new();
         if config.run.mode == Mode::Live {
