@@ -120,4 +120,31 @@ impl Config {
             seed: 1,
         }
     }
+    /// Returns for how long after an order was sent it may still arrive at the venue: its longest time to
+    /// live where the venue enforces one; at Coinbase, which knows none, the time after which "not found"
+    /// is believed.
+    #[must_use]
+    pub const fn arrival_ns_max(&self, venue: Venue) -> i64 {
+        match venue {
+            Venue::Binance | Venue::Kraken => self.ttl_ns_max,
+            Venue::Coinbase => self.proof_ns.saturating_add(self.proof_margin_ns),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_expiry_arrives_later() {
+        let of = |venue| Config::for_venue(venue).arrival_ns_max(venue);
+        assert_eq!(Venue::ALL.map(of), [SECOND, 12 * SECOND, SECOND]);
+        let short = Config {
+            proof_ns: SECOND,
+            proof_margin_ns: SECOND,
+            ..Config::for_venue(Venue::Coinbase)
+        };
+        assert_eq!(short.arrival_ns_max(Venue::Coinbase), 2 * SECOND);
+    }
 }

@@ -246,7 +246,8 @@ mod tests {
     /// A balance of 92,233.72 with 14 decimals does not fit at the venue's own exponent, and need not.
     #[test]
     fn surplus_decimals_do_not_make_a_number_unreadable() {
-        let cases: &[(&str, u8, Option<(i64, i64)>)] = &[
+        type Case = (&'static str, u8, Option<(i64, i64)>);
+        let cases: &[Case] = &[
             ("92233.72036854775808", 8, Some((9_223_372_036_855, 9_223_372_036_854))),
             ("1234567.12345678901234", 8, Some((123_456_712_345_679, 123_456_712_345_678))),
             ("-1234567.12345678901234", 8, Some((-123_456_712_345_678, -123_456_712_345_679))),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tandem_core::level::{Cause, Level, LevelWord, Scope};
 use tandem_core::record::Venue;
 use tandem_feeds::tile::Endpoint;
-use tandem_shm::control::{Actor, ControlPage};
+use tandem_shm::control::{Actor, ControlPage, Row};
 
 use crate::client::{self, ClientError, OpenView, VenueClient};
 use crate::keys::Credentials;
@@ -26,6 +26,8 @@ const SECOND: i64 = 1_000 * MS;
 const READS_APART_NS: i64 = SECOND;
 /// Not proven after this: unconfirmed, and told so.
 const UNCONFIRMED_AFTER_NS: i64 = 10 * SECOND;
+/// While nothing fails, a proof has this long after the last order could arrive.
+const PROOF_NS_MAX: i64 = 5 * SECOND;
 /// First and longest wait after a failure.
 const RETRY_FIRST_NS: i64 = 100 * MS;
 const RETRY_MAX_NS: i64 = 5 * SECOND;
@@ -157,11 +159,13 @@ pub struct Sweep {
     clean_since_ns: Option<i64>,
     not_before_ns: i64,
     retry_ns: i64,
+    /// The last outcome was a failure.
+    failing: bool,
     verdict: Verdict,
 }
 
 impl Sweep {
-    /// Begins a sweep; `ttl_ns` is the longest time to live of an order.
+    /// Begins a sweep; `ttl_ns` is the longest time after which an order that was sent may still arrive.
     #[must_use]
     pub fn new(now_ns: i64, ttl_ns: i64) -> Sweep {
         Sweep {
@@ -173,6 +177,7 @@ impl Sweep {
             clean_since_ns: None,
             not_before_ns: now_ns,
             retry_ns: RETRY_FIRST_NS,
+            failing: false,
             verdict: Verdict::Cancelling,
         }
     }
@@ -201,7 +206,7 @@ impl Sweep {
             self.failed(now_ns);
             return;
         }
-        self.retry_ns = RETRY_FIRST_NS;
+        (self.retry_ns, self.failing) = (RETRY_FIRST_NS, false);
         self.found.clear();
         self.asked_again |= self.asked && self.settled_ns <= now_ns;
         self.asked = true;
@@ -212,7 +217,7 @@ impl Sweep {
         match outcome {
             Err(_) => self.failed(now_ns),
             Ok(open) if open.is_empty() => {
-                self.retry_ns = RETRY_FIRST_NS;
+                (self.retry_ns, self.failing) = (RETRY_FIRST_NS, false);
                 let since = *self.clean_since_ns.get_or_insert(now_ns);
                 if READS_APART_NS <= asked_ns - since {
                     self.verdict = Verdict::Clean;
@@ -223,12 +228,14 @@ impl Sweep {
             }
             Ok(open) => {
                 self.doubt(now_ns);
+                self.failing = false;
                 self.found.clone_from(open);
             }
         }
     }
 
     fn failed(&mut self, now_ns: i64) {
+        self.failing = true;
         self.doubt(now_ns);
         self.not_before_ns = now_ns + self.retry_ns;
         self.retry_ns = (self.retry_ns * 2).min(RETRY_MAX_NS);
@@ -243,13 +250,20 @@ impl Sweep {
         self.verdict = Verdict::Cancelling;
     }
 
+    /// Until when a proof may be missing without a word. Waiting for what may still arrive is no failure.
+    fn overdue_ns(&self) -> i64 {
+        let overdue_ns = self.since_ns.saturating_add(UNCONFIRMED_AFTER_NS);
+        match self.failing {
+            true => overdue_ns,
+            false => overdue_ns.max(self.settled_ns.saturating_add(PROOF_NS_MAX)),
+        }
+    }
+
     /// Returns how far the proof is.
     #[must_use]
     pub fn verdict(&self, now_ns: i64) -> Verdict {
         match self.verdict {
-            Verdict::Cancelling if UNCONFIRMED_AFTER_NS < now_ns - self.since_ns => {
-                Verdict::Unconfirmed
-            }
+            Verdict::Cancelling if self.overdue_ns() < now_ns => Verdict::Unconfirmed,
             verdict => verdict,
         }
     }
@@ -305,8 +319,9 @@ struct Post {
 pub struct WardenSpec {
     /// An engine that did not beat for longer hangs, ns.
     pub hang_ns: i64,
-    /// Longest time to live of an order, ns.
-    pub ttl_ns: i64,
+    /// By venue: for how long after an order was sent it may still arrive, ns; see
+    /// [`crate::config::Config::arrival_ns_max`].
+    pub ttl_ns: [i64; 3],
     /// Row of the engine on the control page.
     pub engine_row: usize,
 }
@@ -319,12 +334,15 @@ pub struct Warden {
     now: fn() -> i64,
     /// The engine was seen alive since the last kill or orderly end.
     engine_seen: bool,
+    /// Which engine that was.
+    generation: u64,
     /// The last proof is under way: it does not end with the level.
     leaving: bool,
 }
 
 impl Warden {
-    /// Starts a thread for each venue, connected and ready. `now` is UNIX ns.
+    /// Starts a thread for each venue, connected and ready. `now` is UNIX ns. An engine that died while no
+    /// warden lived is found by its row, and is a KILL.
     #[must_use]
     pub fn start(
         spec: WardenSpec,
@@ -339,7 +357,17 @@ impl Warden {
             thread::spawn(move || tend(venue, sweeper(), &inbox, &shared, now));
             Post { venue, orders, progress, sweeping: None }
         });
-        Warden { spec, actor, posts: posts.collect(), now, engine_seen: false, leaving: false }
+        let posts = posts.collect();
+        let (engine_seen, generation, leaving) = (false, 0, false);
+        let mut warden = Warden { spec, actor, posts, now, engine_seen, generation, leaving };
+        let (row, held) = warden.look();
+        warden.generation = row.generation;
+        // One that is there and does not beat hangs as if it had been seen.
+        warden.engine_seen = held && row.pid != 0 && row.beat_ns != 0;
+        if row.pid != 0 && !held {
+            warden.kill(Scope::Global, Cause::Engine);
+        }
+        warden
     }
 
     fn page(&self) -> &ControlPage {
@@ -385,7 +413,7 @@ impl Warden {
             *progress =
                 Progress { verdict: Verdict::Cancelling, epoch, began_ns, ..Progress::default() };
         }
-        let order = Order::Sweep { ttl_ns: self.spec.ttl_ns };
+        let order = Order::Sweep { ttl_ns: self.spec.ttl_ns[post.venue.idx()] };
         if post.orders.send(order).is_err() {
             let mut progress = post.progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.verdict = Verdict::Unconfirmed;
@@ -393,21 +421,36 @@ impl Warden {
         }
     }
 
-    fn watch_engine(&mut self, now_ns: i64) {
-        let row = self.page().row(self.spec.engine_row);
-        let held = self.page().is_held(self.spec.engine_row);
-        if held && row.pid != 0 && row.beat_ns != 0 {
-            let hangs = self.spec.hang_ns < now_ns - row.beat_ns as i64;
-            if !hangs {
-                self.engine_seen = true;
-                return;
+    /// Returns the engine's row, and whether a process holds it, of one moment: an engine that leaves first
+    /// empties its row and then lets go of it.
+    fn look(&self) -> (Row, bool) {
+        let row = self.spec.engine_row;
+        loop {
+            let (before, held, after) =
+                (self.page().row(row), self.page().is_held(row), self.page().row(row));
+            if (before.pid, before.generation) == (after.pid, after.generation) {
+                return (after, held);
             }
-        } else if row.pid == 0 {
+        }
+    }
+
+    fn watch_engine(&mut self, now_ns: i64) {
+        let (row, held) = self.look();
+        let before = std::mem::replace(&mut self.generation, row.generation);
+        // Another one, and the one that was seen was not seen to leave: it died between two looks.
+        if self.engine_seen && before != row.generation {
+            self.engine_seen = false;
+            self.kill(Scope::Global, Cause::Engine);
+        }
+        if row.pid == 0 {
             // It left in order, or was never here.
             self.engine_seen = false;
             return;
         }
-        if self.engine_seen {
+        let beats = held && row.beat_ns != 0;
+        if beats && now_ns - row.beat_ns as i64 <= self.spec.hang_ns {
+            self.engine_seen = true;
+        } else if self.engine_seen {
             self.engine_seen = false;
             self.kill(Scope::Global, Cause::Engine);
         }
@@ -583,6 +626,117 @@ mod tests {
         assert_eq!(sweep.verdict(now), Verdict::Unconfirmed);
         assert!(10 < tries, "it goes on trying: {tries}");
         println!("figure OP-03: 60 s without an answer: UNCONFIRMED, {tries} tries, false clean 0");
+    }
+
+    /// Waiting for what may still arrive is no failure; that nothing was proven long after it is.
+    #[test]
+    fn a_long_time_to_live_is_waited_for_without_alarm() {
+        let mut sweep = Sweep::new(0, 12 * SECOND);
+        sweep.cancelled(&Ok(()), MS);
+        assert_eq!(sweep.next(MS), Step::Wait(12 * SECOND));
+        assert_eq!(sweep.verdict(11 * SECOND), Verdict::Cancelling);
+        sweep.cancelled(&Ok(()), 12 * SECOND);
+        sweep.read(&open(&[]), 12 * SECOND, 12 * SECOND);
+        assert_eq!(sweep.verdict(12 * SECOND), Verdict::Cancelling);
+        assert_eq!(sweep.verdict(18 * SECOND), Verdict::Unconfirmed);
+        sweep.read(&open(&[]), 13 * SECOND, 13 * SECOND);
+        assert_eq!(sweep.verdict(13 * SECOND), Verdict::Clean);
+        let mut sweep = Sweep::new(0, 12 * SECOND);
+        sweep.cancelled(&Err("unreachable".to_owned()), MS);
+        assert_eq!(sweep.verdict(11 * SECOND), Verdict::Unconfirmed, "a failure is told in time");
+    }
+
+    const ENGINE: usize = 0;
+    const NOW: i64 = 1_000_000 * SECOND;
+
+    fn page(name: &str) -> ControlPage {
+        let dir = std::env::temp_dir().join(format!("tandem-warden-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("make the test's folder");
+        ControlPage::create_or_open(&dir, 0).expect("a page")
+    }
+
+    fn warden(page: &ControlPage) -> Warden {
+        let ttl_ns = [SECOND, 12 * SECOND, SECOND];
+        let spec = WardenSpec { hang_ns: 100 * MS, ttl_ns, engine_row: ENGINE };
+        Warden::start(spec, page.claim(1, 0, 0).expect("a row"), Vec::new(), || NOW)
+    }
+
+    fn engine(page: &ControlPage) -> Actor {
+        let engine = page.claim(ENGINE, 0, 0).expect("the engine's row");
+        engine.beat(NOW);
+        engine
+    }
+
+    fn level(page: &ControlPage) -> Level {
+        LevelWord(page.level()).of(Scope::Global)
+    }
+
+    /// Row PR-01: an engine that died and was replaced between two looks is a death.
+    #[test]
+    fn a_death_between_two_looks_is_found_by_its_generation() {
+        let page = page("between");
+        let mut warden = warden(&page);
+        let first = engine(&page);
+        warden.turn();
+        assert_eq!(level(&page), Level::Armed);
+        drop(first);
+        let second = engine(&page);
+        warden.turn();
+        assert_eq!(level(&page), Level::Kill, "another one beats in its place");
+        assert!(warden.engine_seen, "and is watched in turn");
+        drop(second);
+    }
+
+    #[test]
+    fn an_engine_that_leaves_in_order_and_comes_again_is_no_death() {
+        let page = page("order");
+        let mut warden = warden(&page);
+        for _ in 0..3 {
+            let engine = engine(&page);
+            warden.turn();
+            engine.leave();
+            warden.turn();
+        }
+        assert_eq!(level(&page), Level::Armed);
+        let engine = engine(&page);
+        warden.turn();
+        drop(engine);
+        assert_eq!(level(&page), Level::Armed);
+        warden.turn();
+        assert_eq!(level(&page), Level::Kill, "this one died");
+    }
+
+    /// The engine died while no warden lived: the one that comes finds its row.
+    #[test]
+    fn a_death_that_nobody_saw_is_found_at_the_start() {
+        let page = page("start");
+        let nobody = warden(&page);
+        assert_eq!(level(&page), Level::Armed, "there never was an engine");
+        nobody.close();
+        engine(&page).leave();
+        warden(&page).close();
+        assert_eq!(level(&page), Level::Armed, "it left in order");
+        let alive = engine(&page);
+        let mut watching = warden(&page);
+        watching.turn();
+        assert_eq!(level(&page), Level::Armed, "it lives");
+        watching.close();
+        drop(alive);
+        warden(&page).close();
+        assert_eq!(level(&page), Level::Kill);
+    }
+
+    #[test]
+    fn an_engine_that_hung_before_the_warden_came_is_killed() {
+        let page = page("hang");
+        let hangs = page.claim(ENGINE, 0, 0).expect("the engine's row");
+        warden(&page).turn();
+        assert_eq!(level(&page), Level::Armed, "it has not begun to beat");
+        hangs.beat(NOW - 100 * MS - 1);
+        let mut warden = warden(&page);
+        warden.turn();
+        assert_eq!(level(&page), Level::Kill);
     }
 
     proptest! {

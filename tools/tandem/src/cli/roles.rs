@@ -467,10 +467,12 @@ pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
     let mut sweepers = Vec::new();
     let mut names = Vec::new();
+    let mut ttl_ns = [0; 3];
     for (venue, _) in config.venues() {
         let credentials = credentials(&config, &file, venue, "warden")?;
         check_rights(&config, venue, &credentials)?;
         let endpoint = order_endpoint(&config, venue)?;
+        ttl_ns[venue.idx()] = gateway_config(&config, venue, &endpoint).arrival_ns_max(venue);
         let symbols = table.of_venue(venue).into_iter().map(|listed| listed.symbol).collect();
         sweepers.push((venue, ClientSweeper::make(credentials, endpoint, symbols)));
         names.push(venue);
@@ -479,7 +481,7 @@ pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let stop = stop_flag(while_pid)?;
     latch::keep(actor.page().clone(), config.run.state_dir.clone()).map_err(Failure::failed)?;
     let mut stats = WardenStats::create(&config.run.dir, &names).map_err(Failure::failed)?;
-    let ttl_ns = GatewayConfig::for_venue(Venue::Binance).ttl_ns_max;
+    let longest_ns = ttl_ns.into_iter().max().unwrap_or(0).unsigned_abs();
     let spec = WardenSpec { hang_ns: HANG_NS, ttl_ns, engine_row: ENGINE_ROW };
     let mut warden = Warden::start(spec, actor, sweepers, crate::time::now_ns);
     while !stop.load(Ordering::Relaxed) {
@@ -489,7 +491,8 @@ pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     }
     // The last proof: nothing is left open when everything is gone.
     warden.sweep_all();
-    let until = std::time::Instant::now() + PROOF_WITHIN;
+    let until =
+        std::time::Instant::now() + PROOF_WITHIN + std::time::Duration::from_nanos(longest_ns);
     let settled = |warden: &Warden| {
         warden.progress().iter().all(|(_, progress)| progress.verdict == Verdict::Clean)
     };
@@ -514,7 +517,7 @@ pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
 const WARDEN_TURN: std::time::Duration = std::time::Duration::from_millis(5);
 /// An engine that did not beat for so long hangs.
 const HANG_NS: i64 = 100_000_000;
-/// The last proof has this long.
+/// The last proof has this long once nothing can arrive any more.
 const PROOF_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// `tandem up`.
