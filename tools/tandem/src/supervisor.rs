@@ -26,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const STABLE: Duration = Duration::from_secs(10);
 /// A child that does not end by itself is killed: longer than the engine needs to end its rounds and the
 /// warden for its proof.
-const STOP_WITHIN: Duration = Duration::from_secs(15);
+const STOP_WITHIN: Duration = Duration::from_secs(35);
 
 struct Tile {
     args: Vec<String>,

@@ -363,6 +363,10 @@ impl Live {
         let before = self.new_orders();
         let came = wait_for(within, || {
             std::thread::sleep(Duration::from_millis(5));
+            if self.level() == Level::Pause {
+                // A control paused it for what the last death left over: an operator looks and arms.
+                self.arm();
+            }
             before + more <= self.new_orders()
         });
         let page = self.page();
