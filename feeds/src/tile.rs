@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use tandem_core::record::{self, BookState, Record};
 use tandem_shm::{
     Clock, CounterHandle, GaugeHandle, HistogramHandle, LatestSpec, LatestWriter, Metric, RingSpec,
-    RingWriter, ShmError, StatsWriter, WaitMode, fnv1a, tsc,
+    RingWriter, Ringer, ShmError, StatsWriter, WaitMode, fnv1a, tsc,
 };
 
 use crate::machine::{Action, CloseCause, Machine, MachineStats, Publish, Reply, Stamps};
@@ -88,6 +88,9 @@ pub enum TileError {
 pub fn record_schema() -> u64 {
     record::LAYOUT_HASH
 }
+
+/// The bell of the engine: whoever publishes to it rings, in case it sleeps.
+pub const ENGINE_BELL: &str = "engine";
 
 /// Returns the hash that guards the latest pages.
 #[must_use]
@@ -260,6 +263,7 @@ pub struct FeedTile {
     http_deadline_ns: i64,
     due: Vec<(i64, Action)>,
     ring: RingWriter<Record>,
+    engine: Ringer,
     latest: LatestWriter,
     stats: Stats,
     /// For durations: its rate does not drift by more than the crystal.
@@ -308,6 +312,7 @@ impl FeedTile {
             peers: HashMap::new(),
             due: Vec::new(),
             ring,
+            engine: Ringer::new(spec.dir, ENGINE_BELL),
             latest,
             stats,
             clock: Clock::calibrate(),
@@ -414,6 +419,7 @@ impl FeedTile {
         }
         self.drive_http();
         self.stats.update(self.machine.as_ref());
+        self.engine.refresh();
         let at = tsc();
         self.ring.beat(at);
         self.latest.beat(at);
@@ -452,6 +458,7 @@ impl FeedTile {
                     self.scratch.extend_from_slice(frame.as_bytes());
                     let mut out = RingPublisher { ring: &mut self.ring, recv_tsc: at.recv_tsc };
                     self.machine.on_frame(conn, &mut self.scratch, at, &mut out);
+                    self.engine.ring();
                     let ticks = tsc().saturating_sub(at.recv_tsc);
                     self.stats.decode_ns.record(self.clock.ticks_to_ns(ticks));
                     let read_ns = self.unix_ns(at.recv_tsc);

@@ -10,10 +10,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -23,9 +25,9 @@ use tandem_feeds::net::http::{self, Client};
 use tandem_feeds::net::resolve::Resolver;
 use tandem_feeds::net::transport::{ReadStamp, Transport};
 use tandem_feeds::net::ws::{Connection, Event};
-use tandem_feeds::tile::{Endpoint, record_schema};
+use tandem_feeds::tile::{ENGINE_BELL, Endpoint, record_schema};
 use tandem_shm::{
-    Clock, Producer, Read, RingReader, RingSpec, RingWriter, ShmError, WaitMode, tsc,
+    Bell, Clock, Producer, Read, RingReader, RingSpec, RingWriter, Ringer, ShmError, WaitMode, tsc,
 };
 
 use crate::gate::Post;
@@ -44,12 +46,14 @@ const TIMER_NS: i64 = 10_000_000;
 const HANDSHAKE_NS: i64 = 10_000_000_000;
 /// Between two attempts at one HTTP connection.
 const HTTP_AGAIN_NS: i64 = 100_000_000;
-/// The longest sleep in `park`: an order in the ring wakes nobody, so it is short.
-const PARK: Duration = Duration::from_micros(200);
+/// The longest sleep in `park`: data and orders wake it at once; the level word and timers do not.
+const PARK: Duration = Duration::from_millis(1);
 /// Orders of the ring that were there before us are asked about when they are no older than this.
 const INHERIT_NS: i64 = 60_000_000_000;
 /// Tokens of HTTP connections begin here; those of WebSockets are their numbers.
 const HTTP_TOKENS: usize = 1 << 32;
+/// The token of the bell.
+const BELL_TOKEN: Token = Token(usize::MAX - 1);
 
 /// The name of the ring that the engine writes a venue's orders into.
 #[must_use]
@@ -61,6 +65,12 @@ pub fn orders_ring(venue: Venue) -> String {
 #[must_use]
 pub fn reports_ring(venue: Venue) -> String {
     format!("reports_{}", venue.name())
+}
+
+/// The name of a venue's bell: the engine rings for orders, in case the gateway sleeps.
+#[must_use]
+pub fn bell_name(venue: Venue) -> String {
+    orders_ring(venue)
 }
 
 /// The name of a gateway's stats.
@@ -198,6 +208,10 @@ pub struct GatewayTile {
     due: Vec<(i64, Action)>,
     orders: RingReader<Record>,
     reports: RingWriter<Record>,
+    /// Wakes the engine, in case it sleeps.
+    engine: Ringer,
+    /// Wakes this tile; only one that parks has it.
+    bell: Option<Bell>,
     stats: Stats,
     clock: Clock,
     wait: WaitMode,
@@ -234,6 +248,15 @@ impl GatewayTile {
                 gateway.inherit(&record, now_ns);
             }
         }
+        let poll = Poll::new()?;
+        let bell = match spec.wait {
+            WaitMode::Park => Some(Bell::create(spec.dir, &bell_name(venue))?),
+            WaitMode::Spin | WaitMode::Yield => None,
+        };
+        if let Some(bell) = &bell {
+            let pipe = bell.pipe().as_raw_fd();
+            poll.registry().register(&mut SourceFd(&pipe), BELL_TOKEN, Interest::READABLE)?;
+        }
         let lanes = usize::from(ORDER_LANE) + usize::from(gateway.desk().config.order_lanes);
         let host = gateway.desk().config.rest_host.clone();
         let lane = || Lane { client: Client::new(host.clone()), again_ns: 0 };
@@ -242,7 +265,7 @@ impl GatewayTile {
             gateway,
             gate,
             endpoint: spec.endpoint.clone(),
-            poll: Poll::new()?,
+            poll,
             events: Events::with_capacity(64),
             resolver: Resolver::start(),
             sockets: Sockets {
@@ -254,6 +277,8 @@ impl GatewayTile {
             due: Vec::new(),
             orders,
             reports,
+            engine: Ringer::new(spec.dir, ENGINE_BELL),
+            bell,
             stats,
             clock: Clock::calibrate(),
             wait: spec.wait,
@@ -274,21 +299,12 @@ impl GatewayTile {
         &self.gateway
     }
 
-    /// One turn: orders, sockets, timers, actions, reports. Returns whether there was anything to do.
+    /// One turn: orders, what the last wait found at the sockets, timers, actions, reports, and a wait. Returns whether there was anything to do.
     pub fn turn(&mut self) -> io::Result<bool> {
         let epoch = self.gate.level().epoch();
         let mut busy = self.take_orders()?;
         // What was sent above was sent under this epoch or a later one; from here on nothing older counts.
         self.gate.echo(epoch);
-        let timeout = match self.wait {
-            _ if busy || self.sockets.peers.values().any(|peer| peer.more) => Duration::ZERO,
-            WaitMode::Spin | WaitMode::Yield => Duration::ZERO,
-            WaitMode::Park => PARK,
-        };
-        match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(err) if err.kind() != io::ErrorKind::Interrupted => return Err(err),
-            _ => {}
-        }
         busy |= self.drive_ready();
         let now_ns = unix_now_ns();
         if self.next_timer_ns <= now_ns {
@@ -298,10 +314,29 @@ impl GatewayTile {
         self.tell_broken(now_ns);
         self.act(now_ns);
         self.publish();
+        self.wait(busy)?;
+        Ok(busy)
+    }
+
+    /// Looks what the sockets have for the next turn; waits where there was nothing in this one.
+    fn wait(&mut self, busy: bool) -> io::Result<()> {
+        let polled = match &self.bell {
+            Some(bell) if !busy && !self.sockets.peers.values().any(|peer| peer.more) => {
+                bell.lie_down();
+                let most = if self.orders.is_empty() { PARK } else { Duration::ZERO };
+                let polled = self.poll.poll(&mut self.events, Some(most));
+                bell.get_up();
+                polled
+            }
+            _ => self.poll.poll(&mut self.events, Some(Duration::ZERO)),
+        };
         if !busy && self.wait == WaitMode::Yield {
             std::thread::yield_now();
         }
-        Ok(busy)
+        match polled {
+            Err(err) if err.kind() != io::ErrorKind::Interrupted => Err(err),
+            _ => Ok(()),
+        }
     }
 
     fn take_orders(&mut self) -> io::Result<bool> {
@@ -342,6 +377,7 @@ impl GatewayTile {
     /// Puts the records for the engine into the ring.
     fn publish(&mut self) {
         let epoch = self.reports.epoch() as u16;
+        let mut published = false;
         while let Some(record) = self.gateway.next_record() {
             let pub_tsc = tsc();
             let decode_ticks = match record.recv_tsc {
@@ -349,6 +385,10 @@ impl GatewayTile {
                 recv_tsc => u32::try_from(pub_tsc.saturating_sub(recv_tsc)).unwrap_or(u32::MAX),
             };
             self.reports.publish(&Record { pub_tsc, decode_ticks, epoch, ..record });
+            published = true;
+        }
+        if published {
+            self.engine.ring();
         }
     }
 
@@ -389,6 +429,7 @@ impl GatewayTile {
         let state = self.gateway.desk().state(now_ns);
         self.stats.update(self.gateway.desk(), state, now_ns);
         self.reports.beat(tsc());
+        self.engine.refresh();
     }
 
     /// Goes over to the ring of an engine that was started again. What it holds is of a new run: nobody can
@@ -430,7 +471,8 @@ impl GatewayTile {
         let mut busy = false;
         let mut ready = std::mem::take(&mut self.ready);
         ready.clear();
-        ready.extend(self.events.iter().map(|event| event.token().0));
+        let of_sockets = self.events.iter().filter(|event| event.token() != BELL_TOKEN);
+        ready.extend(of_sockets.map(|event| event.token().0));
         ready.extend(
             self.sockets.peers.iter().filter(|(_, p)| p.more).map(|(conn, _)| *conn as usize),
         );

@@ -9,6 +9,7 @@
 //! | [`stats`] | counters, gauges, histograms | read live without disturbing the writer |
 //! | [`clock`] | ticks to nanoseconds, for all processes alike | does not go back |
 //! | [`control`] | the level word, and a row per process | no raise is lost; a row has one process |
+//! | [`bell`] | a mark and a pipe | who sleeps is woken for what is published |
 //! | [`wait`] | what an idle tile does | ends by itself |
 //!
 //! Below them: [`slot`], the protocol of one slot with its proofs, and [`payload`], what a record must be.
@@ -18,6 +19,7 @@
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("tandem-shm is for 64-bit little-endian Linux");
 
+pub mod bell;
 pub mod clock;
 pub mod control;
 pub mod error;
@@ -31,6 +33,7 @@ pub mod stats;
 mod sys;
 pub mod wait;
 
+pub use bell::{Bell, Ringer};
 pub use clock::{Clock, ClockReader, ClockWriter, tsc};
 pub use control::ControlPage;
 pub use error::ShmError;

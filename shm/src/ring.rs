@@ -280,6 +280,13 @@ impl<T: Payload> RingReader<T> {
         }
     }
 
+    /// Returns whether the next poll would find nothing; for a last look before sleeping (see `bell`).
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        slot::is_ahead(&self.slot(self.cursor).0, self.cursor)
+    }
+
     /// Returns the sequence the next poll wants.
     #[must_use]
     pub fn position(&self) -> u64 {

@@ -91,6 +91,13 @@ pub fn publish<C: Cell, const N: usize>(slot: &[C; N], seq: u64, words: &[u64; N
     slot[0].store(seq, Ordering::Release);
 }
 
+/// Returns whether [`read`] would answer [`SlotRead::NotYet`].
+#[inline(always)]
+pub fn is_ahead<C: Cell, const N: usize>(slot: &[C; N], seq: u64) -> bool {
+    // Acquire, as in `read`.
+    distance(slot[0].load(Ordering::Acquire), seq) < 0
+}
+
 /// Reads the record of sequence `seq`, or says why there is none.
 #[inline(always)]
 pub fn read<C: Cell, const N: usize>(slot: &[C; N], seq: u64) -> SlotRead<N> {

@@ -5,10 +5,11 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Allocates the file's blocks now, so that a shortage is an error here and not a SIGBUS later.
 pub(crate) fn fallocate(file: &File, bytes: u64) -> io::Result<()> {
@@ -40,6 +41,28 @@ pub(crate) fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
         )
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a named pipe that only this user may open; fails with `AlreadyExists` where the name is taken.
+pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the string is terminated and outlives the call.
+    if unsafe { libc::mkfifo(path.as_ptr(), 0o600) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// Waits until there is something to read, at most for `most`; also ends early on a signal.
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, most: Duration) {
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let most = libc::timespec {
+        tv_sec: libc::time_t::try_from(most.as_secs()).unwrap_or(1),
+        tv_nsec: most.subsec_nanos().into(),
+    };
+    // SAFETY: both structures are ours and outlive the call, and the count is theirs. Whatever it answers,
+    // the caller looks for itself.
+    unsafe { libc::ppoll(&raw mut polled, 1, &raw const most, std::ptr::null()) };
 }
 
 /// Returns how many bytes an unprivileged process may still take from the file system of `path`.

@@ -5,6 +5,7 @@ mod common;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{SCHEMA, TestDir};
@@ -80,7 +81,10 @@ fn two_threads_never_see_a_mixture() {
     let dir = TestDir::new("threads");
     let mut writer = writer(&dir, 1, 60);
     let reader = reader(&dir);
+    // The writer goes on once the reader has seen a value: on one core it would be done before.
+    let begun = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let begun = &begun;
         let reading = scope.spawn(move || {
             let (mut out, mut last, mut values) = ([0; 62], 0, 0_u32);
             while last < 200_000 {
@@ -91,6 +95,7 @@ fn two_threads_never_see_a_mixture() {
                         assert!(out[0] >= last, "time goes back");
                         values += u32::from(out[0] != last);
                         last = out[0];
+                        begun.store(true, Ordering::Relaxed);
                     }
                     None => std::thread::yield_now(),
                 }
@@ -99,6 +104,9 @@ fn two_threads_never_see_a_mixture() {
         });
         for number in 1..=200_000_u64 {
             writer.write(0, &[number; 60][..1 + (number % 60) as usize]);
+            while !begun.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
             if number % 4096 == 0 {
                 std::thread::yield_now();
             }

@@ -11,6 +11,7 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
+use tandem_shm::bell;
 use tandem_shm::control;
 use tandem_shm::slot::{self, SlotRead, initial_word};
 
@@ -286,4 +287,39 @@ fn no_raise_is_lost() {
         two.join().unwrap();
         assert_eq!(control::level(&*word), 3);
     });
+}
+
+/// A sleeper and a producer: where the sleeper finds nothing and sleeps, the producer has rung.
+fn sleep_against_publish(lie_down: fn(&AtomicU64), is_asleep: fn(&AtomicU64) -> bool) {
+    loom::model(move || {
+        let (mark, ring) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let producer = {
+            let (mark, ring) = (Arc::clone(&mark), Arc::clone(&ring));
+            thread::spawn(move || {
+                ring.store(1, Ordering::Release);
+                is_asleep(&mark)
+            })
+        };
+        lie_down(&mark);
+        let sleeps = ring.load(Ordering::Acquire) == 0;
+        let rang = producer.join().unwrap();
+        assert!(!sleeps || rang, "it sleeps and nobody wakes it");
+    });
+}
+
+#[test]
+fn who_sleeps_is_woken() {
+    sleep_against_publish(bell::lie_down, bell::is_asleep);
+}
+
+#[test]
+#[should_panic(expected = "nobody wakes it")]
+fn a_producer_that_does_not_fence_wakes_nobody() {
+    sleep_against_publish(bell::lie_down, |mark| mark.load(Ordering::Relaxed) == 1);
+}
+
+#[test]
+#[should_panic(expected = "nobody wakes it")]
+fn a_sleeper_that_does_not_fence_is_not_seen() {
+    sleep_against_publish(|mark| mark.store(1, Ordering::Relaxed), bell::is_asleep);
 }

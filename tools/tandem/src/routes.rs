@@ -15,9 +15,11 @@ use tandem_core::account::{Peer, PeerRole, Session, SessionState};
 use tandem_core::level::{Cause, Level, LevelWord, Scope};
 use tandem_core::record::{Kind, Record, Venue, flag};
 use tandem_feeds::tile::record_schema;
-use tandem_gateway::tile::{orders_ring, reports_ring};
+use tandem_gateway::tile::{bell_name, orders_ring, reports_ring};
 use tandem_shm::control::Actor;
-use tandem_shm::{ControlPage, Producer, Read, RingReader, RingSpec, RingWriter, ShmError, tsc};
+use tandem_shm::{
+    ControlPage, Producer, Read, RingReader, RingSpec, RingWriter, Ringer, ShmError, tsc,
+};
 
 use crate::config::{Config, Mode};
 use crate::identity::Identity;
@@ -68,6 +70,8 @@ pub enum RoutesError {
 struct Gateway {
     venue: Venue,
     orders: RingWriter<Record>,
+    /// Wakes the gateway, in case it sleeps.
+    bell: Ringer,
     reports: Option<RingReader<Record>>,
     /// Its ring's producer was seen dead, and the engine was told.
     down: bool,
@@ -125,7 +129,15 @@ impl Routes {
                 let name = orders_ring(venue);
                 let spec = RingSpec::new(name, ORDER_SLOTS, record_schema());
                 let orders = RingWriter::create(&dir, &spec)?;
-                gateways.push(Gateway { venue, orders, reports: None, down: true, told: None });
+                let bell = Ringer::new(&dir, &bell_name(venue));
+                gateways.push(Gateway {
+                    venue,
+                    orders,
+                    bell,
+                    reports: None,
+                    down: true,
+                    told: None,
+                });
             }
         }
         let delay = |venue| Delay { venue, before_ns: i64::MAX, now_ns: i64::MAX };
@@ -184,6 +196,7 @@ impl Routes {
         match self.gateways.iter_mut().find(wanted) {
             Some(gateway) => {
                 gateway.orders.publish(&Record { pub_tsc: tsc(), ..*record });
+                gateway.bell.ring();
                 true
             }
             None => false,
@@ -224,6 +237,13 @@ impl Routes {
     #[must_use]
     pub fn gateway_count(&self) -> usize {
         self.gateways.len()
+    }
+
+    /// Returns whether no gateway has reported anything that was not taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let mut reports = self.gateways.iter().filter_map(|gateway| gateway.reports.as_ref());
+        reports.all(RingReader::is_empty)
     }
 
     /// Takes one report of a gateway.
@@ -271,6 +291,7 @@ impl Routes {
                 tell(record);
             }
             self.gateways[at].orders.beat(tsc());
+            self.gateways[at].bell.refresh();
             let venue = self.gateways[at].venue;
             let peer = self.peer(PeerRole::Gateway, Some(venue), gateway_row(venue), now_ns);
             let told = &mut self.gateways[at].told;

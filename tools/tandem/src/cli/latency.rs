@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde::Serialize;
+use tandem_shm::Snapshot;
 
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::demo::{Percentiles, RunStats, percentiles};
@@ -45,27 +46,20 @@ pub fn run(args: &LatencyArgs) -> Done {
         RunStats::open(&config, Duration::from_millis(200)).map_err(Failure::unreachable)?;
     let started = SystemTime::now();
     let before = args.interval.map(|interval| {
-        let before = (stats.engine(), stats.feeds());
+        let before = tiles(&stats);
         std::thread::sleep(interval);
         before
     });
-    let (mut engine, mut feeds) = (stats.engine(), stats.feeds());
-    if let Some((engine_before, feeds_before)) = &before {
-        engine = engine.since(engine_before);
-        for ((_, now), (_, before)) in feeds.iter_mut().zip(feeds_before) {
-            *now = now.since(before);
-        }
+    let mut now = tiles(&stats);
+    for ((_, now), (_, before)) in now.iter_mut().zip(before.iter().flatten()) {
+        *now = now.since(before);
     }
     let mut histograms: Vec<(String, String, Histogram<u64>)> = Vec::new();
-    let tiles = feeds
-        .iter()
-        .map(|(venue, snapshot)| (venue.name(), snapshot))
-        .chain(std::iter::once(("engine", &engine)));
-    for (tile, snapshot) in tiles {
+    for (tile, snapshot) in &now {
         for (metric, value) in snapshot.iter() {
             if let tandem_shm::MetricValue::Histogram(histogram) = value {
                 let stage = metric.name.clone();
-                histograms.push((tile.to_owned(), stage, histogram.to_hdr()));
+                histograms.push((tile.clone(), stage, histogram.to_hdr()));
             }
         }
     }
@@ -85,18 +79,26 @@ pub fn run(args: &LatencyArgs) -> Done {
         print_json(&stages);
     } else {
         print(format_args!(
-            "{:<9} {:<28} {:>10} {:>10} {:>10} {:>11} {:>10}",
+            "{:<17} {:<28} {:>10} {:>10} {:>10} {:>11} {:>10}",
             "tile", "stage", "p50", "p99", "p99.9", "max", "count"
         ));
         for stage in &stages {
             let p = &stage.percentiles;
             print(format_args!(
-                "{:<9} {:<28} {:>10} {:>10} {:>10} {:>11} {:>10}",
+                "{:<17} {:<28} {:>10} {:>10} {:>10} {:>11} {:>10}",
                 stage.tile, stage.stage, p.p50, p.p99, p.p999, p.max, p.count
             ));
         }
     }
     Ok(Outcome::Ok)
+}
+
+/// Every tile's figures, in the order of an order's way.
+fn tiles(stats: &RunStats) -> Vec<(String, Snapshot)> {
+    let feeds = stats.feeds().into_iter().map(|(venue, stats)| (venue.name().to_owned(), stats));
+    let gateways = stats.gateways().into_iter();
+    let gateways = gateways.map(|(venue, stats)| (format!("gateway.{}", venue.name()), stats));
+    feeds.chain([("engine".to_owned(), stats.engine())]).chain(gateways).collect()
 }
 
 fn export(
