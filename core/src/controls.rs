@@ -666,6 +666,12 @@ impl Controls {
         self.instruments[usize::from(instrument)].rules_ns = now_ns;
     }
 
+    /// Returns when the rules were told that are the oldest now; 0 where some never were.
+    #[must_use]
+    pub fn rules_told_ns(&self) -> i64 {
+        self.instruments.iter().map(|instrument| instrument.rules_ns).min().unwrap_or(0)
+    }
+
     /// Notes an open order that is not ours, or that it is gone (`qty` 0).
     pub fn on_foreign(&mut self, at: (Venue, u16), action: Action, px: Px, qty: Qty, id: i64) {
         let (venue, instrument) = at;

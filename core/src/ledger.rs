@@ -339,6 +339,12 @@ impl Ledger {
         Audit::Drift(differs)
     }
 
+    /// Returns how many balances are not what their venue last said, explained or not yet.
+    #[must_use]
+    pub fn differing_count(&self) -> usize {
+        self.accounts.iter().filter(|account| account.differs_ns != 0).count()
+    }
+
     /// Returns today's trading flow of an asset.
     #[must_use]
     pub fn day_flow(&self, asset: AssetId) -> i128 {

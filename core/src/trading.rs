@@ -236,6 +236,12 @@ impl Desk {
         &self.limits
     }
 
+    /// Returns the controls.
+    #[must_use]
+    pub fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
     /// Returns our own books.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {

@@ -199,6 +199,19 @@ pub enum Recon {
     Clean,
 }
 
+/// An open order of somebody else, as the engine was told of it.
+#[derive(Clone, Copy, Debug)]
+struct Foreign {
+    instrument: u16,
+    /// What it is called towards the engine.
+    hash: i64,
+    /// The list that is being read has it.
+    is_listed: bool,
+}
+
+/// Most of them that are known one by one: as many as the engine keeps.
+const FOREIGN: usize = 64;
+
 /// The shared part of a venue's order entry.
 #[derive(Debug)]
 pub struct Desk {
@@ -255,6 +268,7 @@ pub struct Desk {
     strays: Vec<(u128, usize, Fill)>,
     /// Ids of the venue's that are orders of somebody else.
     others: HashSet<u128>,
+    foreign: Vec<Foreign>,
     /// The host's word that the engine and its surroundings are well: the dead-man switch is put off.
     pub healthy: bool,
     /// Ids that were asked about.
@@ -328,6 +342,7 @@ impl Desk {
             strays: Vec::new(),
             strays_asked: Vec::new(),
             others: HashSet::new(),
+            foreign: Vec::with_capacity(FOREIGN),
             healthy: false,
             balances: vec![(0, 0); universe.assets.len()],
             last_trade_ns: since,
@@ -846,6 +861,7 @@ impl Desk {
     /// Begins to read a list of open orders.
     pub fn open_begin(&mut self) {
         (self.counted[0], self.counted[1]) = (0, 0);
+        self.foreign.iter_mut().for_each(|order| order.is_listed = false);
     }
 
     /// Reads one open order. Ours of this run are confirmed; ours of another run or of an earlier process
@@ -877,10 +893,38 @@ impl Desk {
                 let instrument = order.position.map_or(u16::MAX, |at| self.listings[at].id);
                 let hash = fnv1a(&order.venue_id.to_le_bytes()) as i64;
                 let data = [order.px.0, order.left.0, order.side, hash];
+                let known = self.foreign.iter().position(|known| known.hash == hash);
+                match known {
+                    Some(at) => self.foreign[at].is_listed = true,
+                    None if self.foreign.len() < FOREIGN => {
+                        self.foreign.push(Foreign { instrument, hash, is_listed: true });
+                    }
+                    None => self.stats.overflows += 1,
+                }
                 let record = Record::new(Kind::ForeignOrder, self.venue as u8, instrument, data);
                 self.publish(Record { flags: flag::LAST, ..record });
             }
         }
+    }
+
+    /// A list was read to its end: orders of somebody else that it has no more are gone, and told so.
+    fn open_end(&mut self) {
+        for order in std::mem::take(&mut self.foreign) {
+            if order.is_listed {
+                self.foreign.push(order);
+                continue;
+            }
+            let data = [0, 0, 0, order.hash];
+            let venue = self.venue as u8;
+            let record = Record::new(Kind::ForeignOrder, venue, order.instrument, data);
+            self.publish(Record { flags: flag::LAST, ..record });
+        }
+    }
+
+    /// Returns how many open orders of the account are somebody else's, as the last list has it.
+    #[must_use]
+    pub fn foreign_open(&self) -> i64 {
+        self.counted[1]
     }
 
     // Session and audits.
@@ -1039,6 +1083,9 @@ impl Desk {
         let idx = audit as usize;
         self.failed[idx] |= !well;
         self.parts[idx] = self.parts[idx].saturating_sub(1);
+        if self.parts[idx] == 0 && !self.failed[idx] && audit == Audit::OpenOrders {
+            self.open_end();
+        }
         if self.parts[idx] == 0
             && !self.failed[idx]
             && let Recon::Running { done } = &mut self.recon

@@ -57,6 +57,8 @@ pub mod metric {
     pub const RECORDS: &str = "gateway_record_total";
     /// Orders in flight.
     pub const LIVE: &str = "gateway_order_live_count";
+    /// Open orders of the account that are somebody else's.
+    pub const FOREIGN_OPEN: &str = "gateway_order_foreign_open_count";
     /// New orders that the budget has room for now.
     pub const BUDGET: &str = "gateway_budget_new_count";
     /// State of the session, as its tag.
@@ -101,6 +103,7 @@ pub struct Stats {
     rejects: Vec<(CounterHandle, u64)>,
     denials: Vec<(CounterHandle, u64)>,
     live: GaugeHandle,
+    foreign_open: GaugeHandle,
     budget: GaugeHandle,
     session: GaugeHandle,
     /// Tick to order.
@@ -127,6 +130,7 @@ impl Stats {
         metrics.extend(RejectClass::ALL.map(|c| Metric::counter(reject_name(c), "order")));
         metrics.extend(GuardReason::ALL.map(|r| Metric::counter(denial_name(r), "order")));
         metrics.push(Metric::gauge(metric::LIVE, "order"));
+        metrics.push(Metric::gauge(metric::FOREIGN_OPEN, "order"));
         metrics.push(Metric::gauge(metric::BUDGET, "order"));
         metrics.push(Metric::gauge(metric::SESSION, "state"));
         let histograms = [metric::TICK_TO_ORDER, metric::RING_TO_SOCKET, metric::REPLY];
@@ -139,6 +143,7 @@ impl Stats {
             rejects: RejectClass::ALL.iter().map(|c| (counter(&reject_name(*c)), 0)).collect(),
             denials: GuardReason::ALL.iter().map(|r| (counter(&denial_name(*r)), 0)).collect(),
             live: writer.gauge(metric::LIVE).expect(missing),
+            foreign_open: writer.gauge(metric::FOREIGN_OPEN).expect(missing),
             budget: writer.gauge(metric::BUDGET).expect(missing),
             session: writer.gauge(metric::SESSION).expect(missing),
             tick_to_order: writer.histogram(metric::TICK_TO_ORDER).expect(missing),
@@ -162,6 +167,7 @@ impl Stats {
             *told = *now;
         }
         self.live.set(desk.orders.live() as i64);
+        self.foreign_open.set(desk.foreign_open());
         self.budget.set(desk.budgets.left(now_ns));
         self.session.set(state as i64);
         self.writer.beat(tsc());

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tandem_core::level::{Cause, Level, LevelWord, Scope};
+use tandem_core::order::ClientId;
 use tandem_core::record::Venue;
 use tandem_feeds::tile::Endpoint;
 use tandem_shm::control::{Actor, ControlPage, Row};
@@ -56,15 +57,31 @@ pub type MakeSweeper = Box<dyn FnOnce() -> Box<dyn Sweeper> + Send>;
 pub struct ClientSweeper {
     connect: Box<dyn Fn() -> Result<Box<dyn VenueClient>, ClientError> + Send>,
     client: Option<Box<dyn VenueClient>>,
+    scope: SweepScope,
+}
+
+/// Whose orders a sweep is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepScope {
+    /// The account is ours alone: everything goes, in the fewest requests.
+    Account,
+    /// The account is shared: only orders with an id of ours are cancelled and looked for. The list is read
+    /// first, so the first cancel leaves a round trip later.
+    Ours,
 }
 
 impl ClientSweeper {
     /// Returns a sweeper that connects with these keys.
     #[must_use]
-    pub fn make(credentials: Credentials, endpoint: Endpoint, symbols: Vec<String>) -> MakeSweeper {
+    pub fn make(
+        credentials: Credentials,
+        endpoint: Endpoint,
+        symbols: Vec<String>,
+        scope: SweepScope,
+    ) -> MakeSweeper {
         Box::new(move || {
             let connect = Box::new(move || client::connect(&credentials, &endpoint, &symbols));
-            Box::new(ClientSweeper { connect, client: None })
+            Box::new(ClientSweeper { connect, client: None, scope })
         })
     }
 
@@ -86,11 +103,23 @@ impl Sweeper for ClientSweeper {
     }
 
     fn cancel_all(&mut self) -> Result<(), String> {
-        self.ask(|client| client.cancel_all().map(drop))
+        match self.scope {
+            SweepScope::Account => self.ask(|client| client.cancel_all().map(drop)),
+            SweepScope::Ours => {
+                let orders = self.open_orders()?;
+                // Each is tried; the first failure is what is told.
+                orders.iter().map(|order| self.cancel(order)).fold(Ok(()), Result::and)
+            }
+        }
     }
 
     fn open_orders(&mut self) -> Result<Vec<OpenView>, String> {
-        self.ask(|client| client.open_orders())
+        let scope = self.scope;
+        let mut orders = self.ask(|client| client.open_orders())?;
+        orders.retain(|order| {
+            scope == SweepScope::Account || ClientId::parse(order.client_id.as_bytes()).is_some()
+        });
+        Ok(orders)
     }
 
     fn cancel(&mut self, order: &OpenView) -> Result<(), String> {

@@ -231,6 +231,11 @@ pub struct VenueConfig {
     /// WebSocket down for longer: REST snapshots instead.
     #[serde(default)]
     pub fallback_after_ms: Option<u32>,
+    /// Whether the account is Tandem's alone. Where it is, a kill cancels everything in the fewest requests,
+    /// and READY is refused while somebody else's orders are open; where it is not, only orders with ids of
+    /// ours are ever cancelled, a round trip later.
+    #[serde(default = "yes")]
+    pub exclusive_account: bool,
     /// Share of the venue's REST budget that the feed may use.
     #[serde(default)]
     pub rest_share_ppm: Option<u32>,

@@ -17,11 +17,11 @@ use tandem_core::record::{Kind, Reason, Record, Venue, flag};
 use tandem_core::restore;
 use tandem_core::units::Amount;
 use tandem_feeds::page::{self, Page};
-use tandem_feeds::tile::{page_name, page_schema, record_schema, ring_name};
+use tandem_feeds::tile::{ENGINE_BELL, page_name, page_schema, record_schema, ring_name};
 use tandem_shm::{
-    Clock, ClockReader, CounterHandle, GaugeHandle, HistogramHandle, JournalError, JournalReader,
-    JournalSpec, JournalWriter, LatestReader, Metric, Producer, Read, RingReader, ShmError,
-    StatsWriter, Waiter, tsc,
+    Bell, Clock, ClockReader, CounterHandle, GaugeHandle, HistogramHandle, JournalError,
+    JournalReader, JournalSpec, JournalWriter, LatestReader, Metric, Producer, Read, RingReader,
+    ShmError, StatsWriter, WaitMode, Waiter, tsc,
 };
 
 use crate::config::{Config, Mode};
@@ -32,6 +32,8 @@ use crate::time::now_ns;
 
 /// Records taken from one ring before the next one has its turn.
 const RECORDS_PER_TURN: usize = 1_024;
+/// The longest sleep in `park`: feeds and gateways wake it at once; the level word and timers do not.
+const PARK: Duration = Duration::from_millis(1);
 /// Between two looks at the feeds' life.
 const WATCH_NS: i64 = 5_000_000;
 /// Room in the journal that is kept free: the largest step's outputs and its input.
@@ -81,6 +83,14 @@ pub mod metric {
     pub const ROUNDS_OPEN: &str = "engine_round_open_count";
     /// Orders without an end.
     pub const ORDERS_OPEN: &str = "engine_order_open_count";
+    /// Balances that are not what their venue last said.
+    pub const DIFFERING: &str = "engine_balance_differing_count";
+    /// When the oldest rules in use were told, UNIX ns; 0 where some never were.
+    pub const RULES_TOLD_NS: &str = "engine_rules_told_ns";
+    /// The host's clock against the venues', ns.
+    pub const CLOCK_OFFSET_NS: &str = "engine_clock_offset_ns";
+    /// Whether enough venues were heard to tell: 1 or 0.
+    pub const CLOCK_SYNCHRONISED: &str = "engine_clock_synchronised";
     /// Next sequence of the journal.
     pub const JOURNAL_SEQ: &str = "engine_journal_seq";
     /// From publishing to taking, ns.
@@ -135,6 +145,10 @@ struct Stats {
     open: GaugeHandle,
     rounds_open: GaugeHandle,
     orders_open: GaugeHandle,
+    differing: GaugeHandle,
+    rules_told_ns: GaugeHandle,
+    clock_offset_ns: GaugeHandle,
+    clock_synchronised: GaugeHandle,
     journal_seq: GaugeHandle,
     ring_ns: HistogramHandle,
     detect_ns: HistogramHandle,
@@ -178,6 +192,10 @@ impl Stats {
         metrics.push(Metric::gauge(metric::OPEN, "opportunity"));
         metrics.push(Metric::gauge(metric::ROUNDS_OPEN, "round"));
         metrics.push(Metric::gauge(metric::ORDERS_OPEN, "order"));
+        metrics.push(Metric::gauge(metric::DIFFERING, "balance"));
+        metrics.push(Metric::gauge(metric::RULES_TOLD_NS, "ns"));
+        metrics.push(Metric::gauge(metric::CLOCK_OFFSET_NS, "ns"));
+        metrics.push(Metric::gauge(metric::CLOCK_SYNCHRONISED, "flag"));
         metrics.push(Metric::gauge(metric::JOURNAL_SEQ, "record"));
         let histograms = [metric::RING_NS, metric::DETECT_NS, metric::WIRE_NS, metric::KERNEL_NS];
         metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
@@ -189,6 +207,10 @@ impl Stats {
             open: writer.gauge(metric::OPEN).expect(declared),
             rounds_open: writer.gauge(metric::ROUNDS_OPEN).expect(declared),
             orders_open: writer.gauge(metric::ORDERS_OPEN).expect(declared),
+            differing: writer.gauge(metric::DIFFERING).expect(declared),
+            rules_told_ns: writer.gauge(metric::RULES_TOLD_NS).expect(declared),
+            clock_offset_ns: writer.gauge(metric::CLOCK_OFFSET_NS).expect(declared),
+            clock_synchronised: writer.gauge(metric::CLOCK_SYNCHRONISED).expect(declared),
             journal_seq: writer.gauge(metric::JOURNAL_SEQ).expect(declared),
             ring_ns: writer.histogram(metric::RING_NS).expect(declared),
             detect_ns: writer.histogram(metric::DETECT_NS).expect(declared),
@@ -224,6 +246,8 @@ impl Stats {
         if let Some(desk) = engine.desk() {
             self.rounds_open.set(desk.rounds().iter().count() as i64);
             self.orders_open.set(desk.orders().open_count() as i64);
+            self.differing.set(desk.ledger().differing_count() as i64);
+            self.rules_told_ns.set(desk.controls().rules_told_ns());
         }
         self.journal_seq.set(journal_seq as i64);
         self.writer.beat(tsc());
@@ -291,6 +315,8 @@ pub struct EngineTile {
     stats: Stats,
     counts: Counts,
     waiter: Waiter,
+    /// Wakes this tile; only one that parks has it.
+    bell: Option<Bell>,
     words: Vec<u64>,
     first_source: usize,
     timer_ns: i64,
@@ -400,6 +426,11 @@ impl EngineTile {
             });
         }
         let clock = TileClock::open(&dir);
+        let wait = config.engine.wait_mode();
+        let bell = match wait {
+            WaitMode::Park => Some(Bell::create(&dir, ENGINE_BELL)?),
+            WaitMode::Spin | WaitMode::Yield => None,
+        };
         let mut tile = EngineTile {
             dir,
             engine,
@@ -412,7 +443,8 @@ impl EngineTile {
             clock,
             stats,
             counts: Counts::default(),
-            waiter: Waiter::new(config.engine.wait_mode()),
+            waiter: Waiter::new(wait),
+            bell,
             words: vec![0; page::words(window)],
             first_source: 0,
             timer_ns: i64::from(config.engine.timer_ms) * 1_000_000,
@@ -457,9 +489,23 @@ impl EngineTile {
         if busy {
             self.waiter.reset();
         } else {
-            self.waiter.idle();
+            self.idle();
         }
         Ok(())
+    }
+
+    /// Waits where a turn found nothing; asleep, a feed or a gateway that publishes wakes it.
+    fn idle(&mut self) {
+        let Some(bell) = &self.bell else { return self.waiter.idle() };
+        bell.lie_down();
+        // One whose books are to be taken over waits for its page, not for its ring.
+        let waits = |source: &Source| source.resync || source.ring.is_empty();
+        let nothing =
+            self.sources.iter().all(waits) && self.routes.as_ref().is_none_or(Routes::is_empty);
+        if nothing {
+            bell.sleep(PARK);
+        }
+        bell.get_up();
     }
 
     /// Begins no new rounds from here on.
@@ -719,6 +765,10 @@ impl EngineTile {
             routes.beat(now_ns);
             let told = &mut self.told;
             routes.watch(now_ns, ticks_per_ms, |record| told.push(record));
+            for clock in told.iter().filter(|record| record.kind() == Some(Kind::ClockState)) {
+                self.stats.clock_offset_ns.set(clock.data[0]);
+                self.stats.clock_synchronised.set(clock.data[2]);
+            }
             for at in 0..self.told.len() {
                 let record = self.told[at];
                 self.feed(&Record { engine_ts_ns: now_ns, ..record });

@@ -11,10 +11,12 @@ use serde::Serialize;
 use tandem_core::account::SessionState;
 use tandem_core::level::{Level, LevelWord, Scope};
 use tandem_core::record::Venue;
+use tandem_gateway::stats::metric as gateway_metric;
 use tandem_shm::ControlPage;
 
 use crate::config::{Config, Mode};
 use crate::demo::RunStats;
+use crate::engine_tile::metric;
 use crate::identity::config_hash;
 use crate::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
 use crate::secrets;
@@ -101,6 +103,13 @@ pub fn check(config: &Config) -> Vec<Stage> {
         dead => Err(format!("not running: {}; `tandem up` starts them", dead.join(", "))),
     });
     report.tell("S6", "shared memory", dead);
+    if config.run.mode == Mode::Observe {
+        report.waive("S7", "clock", "this mode has no limits");
+        report.waive("S8", "rules", "this mode has no limits");
+    } else {
+        report.tell("S7", "clock", told(&stats).and_then(|stats| clock(config, stats)));
+        report.tell("S8", "rules", told(&stats).and_then(|stats| rules(config, stats)));
+    }
     report.tell(
         "S9",
         "books",
@@ -113,10 +122,16 @@ pub fn check(config: &Config) -> Vec<Stage> {
     if live {
         let sessions =
             stats.as_ref().map_err(Clone::clone).and_then(|stats| sessions(config, stats));
-        report.tell("S10", "sessions and reconciliation", sessions);
+        report.tell("S10", "sessions", sessions);
+        report.tell(
+            "S11",
+            "reconciliation",
+            told(&stats).and_then(|stats| matching(config, stats)),
+        );
         report.tell("S12", "warden", page.as_ref().map_err(Clone::clone).and_then(warden));
     } else {
-        report.waive("S10", "sessions and reconciliation", "this mode has no orders at venues");
+        report.waive("S10", "sessions", "this mode has no orders at venues");
+        report.waive("S11", "reconciliation", "this mode has no orders at venues");
         report.waive("S12", "warden", "this mode has no orders at venues");
     }
     report.0
@@ -183,6 +198,71 @@ fn journal(stats: &RunStats) -> Result<String, String> {
     } else {
         Err(format!("{lost} outputs are missing"))
     }
+}
+
+fn told(stats: &Result<RunStats, String>) -> Result<&RunStats, String> {
+    stats.as_ref().map_err(Clone::clone)
+}
+
+fn clock(config: &Config, stats: &RunStats) -> Result<String, String> {
+    let limits = config.limits.as_ref().ok_or("no [limits]")?;
+    let engine = stats.engine();
+    let gauge = |name| engine.gauge(name).unwrap_or(0);
+    let offset_ms = gauge(metric::CLOCK_OFFSET_NS) / 1_000_000;
+    if gauge(metric::CLOCK_SYNCHRONISED) != 1 {
+        return Err(
+            "not two venues were heard yet that could tell our clock from theirs".to_owned()
+        );
+    }
+    if i64::from(limits.clock_offset_max_ms) < offset_ms.abs() {
+        return Err(format!(
+            "{offset_ms} ms off the venues' clocks, at most {} ms are allowed: `chronyc tracking`",
+            limits.clock_offset_max_ms
+        ));
+    }
+    Ok(format!("{offset_ms} ms from the venues' clocks, their way here included"))
+}
+
+fn rules(config: &Config, stats: &RunStats) -> Result<String, String> {
+    let limits = config.limits.as_ref().ok_or("no [limits]")?;
+    let told_ns = stats.engine().gauge(metric::RULES_TOLD_NS).unwrap_or(0);
+    if told_ns == 0 {
+        return Err("not every instrument's rules were read yet".to_owned());
+    }
+    let age_s = (now_ns() - told_ns) / 1_000_000_000;
+    match age_s <= i64::from(limits.rules_age_max_s) {
+        true => Ok(format!("every instrument's rules were read within {age_s} s")),
+        false => {
+            Err(format!("the oldest rules are of {age_s} s ago: does the venue's REST answer?"))
+        }
+    }
+}
+
+fn matching(config: &Config, stats: &RunStats) -> Result<String, String> {
+    let differing = stats.engine().gauge(metric::DIFFERING).unwrap_or(0);
+    if differing != 0 {
+        return Err(format!(
+            "{differing} balances are not what the venues say: `tandem balances` shows which"
+        ));
+    }
+    let mut foreign_count = 0;
+    for (venue, gateway) in stats.gateways() {
+        let foreign = gateway.gauge(gateway_metric::FOREIGN_OPEN).unwrap_or(0);
+        foreign_count += foreign;
+        let name = venue.name();
+        if foreign != 0 && config.venue.get(name).is_some_and(|venue| venue.exclusive_account) {
+            return Err(format!(
+                "{foreign} open orders at {name} are not ours: cancel them, or say \
+                 venue.{name}.exclusive_account = false"
+            ));
+        }
+    }
+    Ok(match foreign_count {
+        0 => "our books and the venues' agree".to_owned(),
+        count => {
+            format!("our books and the venues' agree; WARNING: {count} orders of somebody else")
+        }
+    })
 }
 
 fn sessions(config: &Config, stats: &RunStats) -> Result<String, String> {

@@ -17,7 +17,7 @@ use tandem_gateway::gateway::Gateway;
 use tandem_gateway::guard;
 use tandem_gateway::keys::{Credentials, Secret};
 use tandem_gateway::tile::GatewayTile;
-use tandem_gateway::warden::{ClientSweeper, Verdict, Warden, WardenSpec};
+use tandem_gateway::warden::{ClientSweeper, SweepScope, Verdict, Warden, WardenSpec};
 use tandem_shm::control::Actor;
 use tandem_shm::{ClockWriter, ShmError, WaitMode};
 use tandem_sim::{Pace, SimConfig, Source};
@@ -474,7 +474,11 @@ pub fn warden(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         let endpoint = order_endpoint(&config, venue)?;
         ttl_ns[venue.idx()] = gateway_config(&config, venue, &endpoint).arrival_ns_max(venue);
         let symbols = table.of_venue(venue).into_iter().map(|listed| listed.symbol).collect();
-        sweepers.push((venue, ClientSweeper::make(credentials, endpoint, symbols)));
+        let scope = match config.venue[venue.name()].exclusive_account {
+            true => SweepScope::Account,
+            false => SweepScope::Ours,
+        };
+        sweepers.push((venue, ClientSweeper::make(credentials, endpoint, symbols, scope)));
         names.push(venue);
     }
     drop(file);
