@@ -14,6 +14,7 @@ pub mod opportunities;
 pub mod orders;
 pub mod roles;
 pub mod why;
+mod why_not;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -301,6 +302,8 @@ enum Command {
     Reconcile(account::AccountArgs),
     /// The story of a round or an opportunity: what was seen, decided, sent, filled and gained.
     #[command(after_help = "Examples:
+  tandem why                               what stands against trading now, and what was refused for what
+  tandem why --over 10s --symbol BTCUSDT
   tandem why 17                            round 17 of the last run
   tandem why 17 --run 29650123 --json
   tandem why --opportunity 1234")]

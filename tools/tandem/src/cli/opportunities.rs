@@ -14,6 +14,7 @@ use tandem_shm::JournalReader;
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::table::{Collector, Table};
 use crate::time::utc;
+use crate::trades::denial_name;
 
 /// What to show.
 #[derive(Args, Debug)]
@@ -90,11 +91,21 @@ pub struct OpportunityText {
     pub legs: Vec<LegText>,
 }
 
+/// What a control found and what it allows, in the control's own unit.
+#[derive(Clone, Debug, Serialize)]
+pub struct FoundText {
+    /// What was found.
+    pub observed: i64,
+    /// What is allowed.
+    pub limit: i64,
+}
+
 /// One denial for people and scripts.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of Denial")]
 pub struct DenialText {
     pub verdict: String,
+    pub found: Option<FoundText>,
     pub kind: String,
     pub cycle: u32,
     pub at: String,
@@ -211,7 +222,10 @@ fn denial_text(table: &Table, graph: &tandem_core::graph::Graph, told: &Denial) 
         received_ns: 0,
     });
     DenialText {
-        verdict: told.verdict.name().to_owned(),
+        verdict: denial_name(told),
+        found: told
+            .breach
+            .map(|breach| FoundText { observed: breach.observed, limit: breach.limit }),
         kind: told.kind.name().to_owned(),
         cycle: told.cycle,
         at: utc(told.at_ns),

@@ -1,6 +1,7 @@
 //! `why`: the story of one round, from the opportunity to the money, out of the journal.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -26,6 +27,12 @@ pub struct WhyArgs {
     /// Run of the engine; default: the last one that had such a round.
     #[arg(long)]
     run: Option<u32>,
+    /// Without a round: how far to look back.
+    #[arg(long, value_parser = super::duration, default_value = "60s")]
+    over: Duration,
+    /// Without a round: only what has a leg of this symbol.
+    #[arg(long)]
+    symbol: Option<String>,
     /// Directory of a journal; default: the configured run's.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
@@ -78,13 +85,14 @@ pub struct Story {
 
 /// `tandem why`.
 pub fn run(args: &WhyArgs) -> Done {
+    if args.round.is_none() && args.opportunity.is_none() {
+        let config = args.config.load()?;
+        return super::why_not::run(&config, args.over, args.symbol.as_deref(), args.json);
+    }
     let journal = match &args.journal {
         Some(journal) => journal.clone(),
         None => args.config.load()?.journal_dir(),
     };
-    if args.round.is_none() && args.opportunity.is_none() {
-        return Err(Failure::usage("name a round, or an opportunity with --opportunity"));
-    }
     let mut group = Vec::new();
     let mut rounds: Vec<RoundReport> = Vec::new();
     let mut opportunities: Vec<Opportunity> = Vec::new();

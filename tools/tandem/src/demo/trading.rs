@@ -18,7 +18,7 @@ use super::{DemoError, Percentiles, Report, RunStats, percentiles};
 use crate::accounts::Accounts;
 use crate::config::{Config, Mode};
 use crate::demo_keys::ACCOUNT;
-use crate::trades::Trades;
+use crate::trades::{Trades, denial_name};
 use crate::{echo, sim_control, truth};
 
 /// Rounds by how they ended.
@@ -143,15 +143,6 @@ pub fn add(report: &mut Report, config: &Config, control: SocketAddr) -> Result<
         report.tcp_echo_ns = Some(echo::tcp(4_000)?);
     }
     Ok(())
-}
-
-fn denial_name(denial: &Denial) -> String {
-    match &denial.breach {
-        Some(breach) => tandem_core::controls::Control::from_tag(breach.control)
-            .map_or("unknown", tandem_core::controls::Control::name)
-            .replace([' ', '-'], "_"),
-        None => denial.verdict.name().to_owned(),
-    }
 }
 
 fn tell(stories: &mut BTreeMap<(u32, u64), Story>, round: RoundReport) {

@@ -372,10 +372,11 @@ impl Live {
         let page = self.page();
         assert!(
             came,
-            "only {} of {more} orders; level {:?}, {:?}",
+            "only {} of {more} orders; level {:?}, {:?}; {}",
             self.new_orders() - before,
             self.level(),
             Venue::ALL.map(|venue| LevelWord(page.level()).effective(venue)),
+            self.say(&["why", "--over", "10s"]).out,
         );
     }
 
