@@ -1010,6 +1010,17 @@ impl Desk {
             self.raises.push((Scope::Venue(self.venue), Level::Halt, Cause::Venue));
         }
         (self.refused, self.code) = (true, code);
+        // A key may be taken back, and a clock set right: the account is read anew, slowly, until the venue
+        // answers all of it. The level stays where it is until an operator lowers it.
+        if self.recon == Recon::Clean {
+            self.recon = Recon::Running { done: [false, false, false, self.fees_known] };
+        }
+    }
+
+    /// Returns whether the venue refuses our keys.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// The user stream is open: from here on everything it says counts, and what is not known is read.
@@ -1103,7 +1114,7 @@ impl Desk {
 
     /// The reconciliation ended.
     pub fn reconciled(&mut self) {
-        self.recon = Recon::Clean;
+        (self.recon, self.refused) = (Recon::Clean, false);
         self.stats.reconciliations += 1;
         let record = Record::new(Kind::Reconciled, self.venue as u8, u16::MAX, self.counted);
         self.publish(Record { flags: flag::LAST, ..record });

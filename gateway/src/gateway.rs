@@ -23,6 +23,8 @@ use crate::machine::{Action, Audit, Dialect};
 use crate::orders::{End, Name};
 
 const SECOND: i64 = 1_000_000_000;
+/// Between two attempts with keys that the venue refuses.
+const REFUSED_NS: i64 = 10 * SECOND;
 /// A link that is not open after this long is made anew.
 const OPEN_NS_MAX: i64 = 15 * SECOND;
 /// Fills of an ended order are asked for at most this often.
@@ -416,6 +418,10 @@ impl Gateway {
             config.trades_every_ns,
             i64::MAX,
         ];
+        if self.desk.is_refused() {
+            let soon_ns = now_ns + REFUSED_NS;
+            self.audit_at_ns = self.audit_at_ns.map(|at_ns| at_ns.min(soon_ns));
+        }
         let recon = self.desk.recon;
         for audit in Audit::ALL {
             let idx = audit as usize;
@@ -431,7 +437,8 @@ impl Gateway {
                 Some(parts) => {
                     self.desk.audit_begun(audit, parts);
                     self.audits_first = false;
-                    now_ns + if recon == Recon::Clean { every[idx] } else { 2 * SECOND }
+                    let again_ns = if self.desk.is_refused() { REFUSED_NS } else { 2 * SECOND };
+                    now_ns + if recon == Recon::Clean { every[idx] } else { again_ns }
                 }
                 None if self.audits_first => {
                     self.audit_waits = true;

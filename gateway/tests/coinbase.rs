@@ -502,6 +502,11 @@ fn limits_and_refused_keys() {
     let number = request(&bench);
     answer(&mut bench, number, 401, "Unauthorized");
     assert_eq!((bench.state(), bench.level()), (SessionState::Refused, Level::Halt));
+    let next = bench.order();
+    assert_eq!(bench.send(&next), None, "sent with a refused key");
+    // The venue answers again: all is read anew, the level stays.
+    bench.pass(60_000);
+    assert_eq!((bench.state(), bench.level()), (SessionState::Ready, Level::Halt));
     println!("figure OE-17: coinbase 401 refuses the session and halts, 0 new orders after it");
 }
 

@@ -37,8 +37,11 @@ const BEAT_NS_MAX: i64 = 1_000_000_000;
 const TELL_EVERY_NS: i64 = 500_000_000;
 /// A start has this long to hear two venues; then the clock is in doubt.
 const HEARD_WITHIN_NS: i64 = 10_000_000_000;
-/// The clock is judged over this time.
-const CLOCK_WINDOW_NS: i64 = 60_000_000_000;
+/// The clock is judged over the last one or two of these: a step shows that soon, whichever way it goes, and
+/// one message in time is enough to call a burst of late ones a burst.
+const CLOCK_TURN_NS: i64 = 1_000_000_000;
+/// A venue that says nothing is believed its last word for so long.
+const CLOCK_WORD_NS_MAX: i64 = 60_000_000_000;
 
 /// Returns a gateway's row.
 #[must_use]
@@ -78,12 +81,52 @@ struct Gateway {
     told: Option<Peer>,
 }
 
-/// Smallest delay of a venue's events in two halves of the window.
+/// Smallest delay of a venue's events in this turn and in the last one, and the last one there was.
 #[derive(Clone, Copy, Debug)]
 struct Delay {
     venue: Venue,
     before_ns: i64,
     now_ns: i64,
+    /// Delay, and when that turn ended.
+    last: Option<(i64, i64)>,
+}
+
+impl Delay {
+    fn new(venue: Venue) -> Delay {
+        Delay { venue, before_ns: i64::MAX, now_ns: i64::MAX, last: None }
+    }
+
+    fn turn(&mut self, now_ns: i64) {
+        self.before_ns = std::mem::replace(&mut self.now_ns, i64::MAX);
+        if self.before_ns != i64::MAX {
+            self.last = Some((self.before_ns, now_ns));
+        }
+    }
+
+    fn known(&self, now_ns: i64) -> Option<i64> {
+        let smallest_ns = self.before_ns.min(self.now_ns);
+        if smallest_ns != i64::MAX {
+            return Some(smallest_ns);
+        }
+        let (delay_ns, at_ns) = self.last?;
+        (now_ns - at_ns <= CLOCK_WORD_NS_MAX).then_some(delay_ns)
+    }
+}
+
+/// Returns how far our clock is off, and whether enough venues say so: the middle one of their delays (of two
+/// the smaller). One venue that is wrong moves nothing; if two agree that we are, we are.
+fn offset(delays: &[Delay], now_ns: i64) -> (i64, bool) {
+    let mut known = [i64::MAX; 3];
+    for (at, delay) in delays.iter().enumerate() {
+        known[at] = delay.known(now_ns).unwrap_or(i64::MAX);
+    }
+    known.sort_unstable();
+    let count = known.iter().filter(|delay| **delay != i64::MAX).count();
+    let offset_ns = match count {
+        0 => 0,
+        count => known[(count - 1) / 2],
+    };
+    (offset_ns, delays.len().min(2) <= count)
 }
 
 /// The routes.
@@ -140,8 +183,7 @@ impl Routes {
                 });
             }
         }
-        let delay = |venue| Delay { venue, before_ns: i64::MAX, now_ns: i64::MAX };
-        let delays = config.venues().into_iter().map(|(venue, _)| delay(venue)).collect();
+        let delays = config.venues().into_iter().map(|(venue, _)| Delay::new(venue)).collect();
         Ok(Routes {
             mode: config.run.mode,
             dir,
@@ -314,7 +356,7 @@ impl Routes {
             let is_synchronised = clock.data[2] != 0;
             let heard_by_ns = *self.heard_by_ns.get_or_insert(now_ns + HEARD_WITHIN_NS);
             if is_synchronised || heard_by_ns <= now_ns {
-                self.next_clock_ns = now_ns + 2 * TELL_EVERY_NS;
+                self.next_clock_ns = now_ns + TELL_EVERY_NS;
                 tell(clock);
             }
         }
@@ -357,27 +399,14 @@ impl Routes {
         }
     }
 
-    /// The host's clock against the venues: the middle one of their smallest delays. One venue that is
-    /// wrong moves nothing; if two agree that we are, we are.
+    /// The host's clock against the venues.
     fn clock(&mut self, now_ns: i64) -> Record {
         if self.delays_turn_ns <= now_ns {
-            self.delays_turn_ns = now_ns + CLOCK_WINDOW_NS / 2;
-            for delay in &mut self.delays {
-                delay.before_ns = std::mem::replace(&mut delay.now_ns, i64::MAX);
-            }
+            self.delays_turn_ns = now_ns + CLOCK_TURN_NS;
+            self.delays.iter_mut().for_each(|delay| delay.turn(now_ns));
         }
-        let mut known = [i64::MAX; 3];
-        for (at, delay) in self.delays.iter().enumerate() {
-            known[at] = delay.before_ns.min(delay.now_ns);
-        }
-        known.sort_unstable();
-        let count = known.iter().filter(|delay| **delay != i64::MAX).count();
-        let offset_ns = match count {
-            0 => 0,
-            count => known[(count - 1) / 2],
-        };
-        let synchronised = i64::from(self.delays.len().min(2) <= count);
-        let data = [offset_ns, 0, synchronised, 0];
+        let (offset_ns, is_synchronised) = offset(&self.delays, now_ns);
+        let data = [offset_ns, 0, i64::from(is_synchronised), 0];
         Record { flags: flag::LAST, ..Record::new(Kind::ClockState, 0, u16::MAX, data) }
     }
 }
@@ -397,4 +426,55 @@ fn differs(told: &Peer, peer: &Peer) -> bool {
 fn session_down(venue: Venue) -> Record {
     let state = SessionState::Down;
     Session { venue, state, code: 0, heard_ns: 0, deadman_ns: 0 }.record()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// Row PR-09. A step of our clock, or of two venues', shows within two turns, whichever way; one venue
+    /// alone moves nothing; silence keeps the last word for a minute and no longer.
+    #[test]
+    fn a_step_shows_within_two_turns_either_way() {
+        for step_ns in [10 * SECOND, -10 * SECOND] {
+            for wrong in 0..=3usize {
+                let mut delays = Venue::ALL.map(Delay::new);
+                let mut now_ns = 0;
+                let mut seen_after = None;
+                for turn in 0..8 {
+                    for (at, delay) in delays.iter_mut().enumerate() {
+                        let is_off = 4 <= turn && at < wrong;
+                        delay.now_ns = 2_000_000 + if is_off { step_ns } else { 0 };
+                    }
+                    let (offset_ns, synchronised) = offset(&delays, now_ns);
+                    assert!(synchronised);
+                    if SECOND < offset_ns.abs() {
+                        seen_after.get_or_insert(turn - 4);
+                    }
+                    now_ns += CLOCK_TURN_NS;
+                    delays.iter_mut().for_each(|delay| delay.turn(now_ns));
+                }
+                match wrong {
+                    0 | 1 => assert_eq!(seen_after, None, "one venue is not the clock"),
+                    _ => assert!(seen_after.is_some_and(|turns| turns <= 1), "{seen_after:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn silence_keeps_the_last_word_for_a_minute() {
+        let mut delays = Venue::ALL.map(Delay::new);
+        assert_eq!(offset(&delays, 0), (0, false));
+        delays.iter_mut().for_each(|delay| delay.now_ns = 5_000_000);
+        let mut now_ns = 0;
+        while now_ns <= CLOCK_WORD_NS_MAX {
+            now_ns += CLOCK_TURN_NS;
+            delays.iter_mut().for_each(|delay| delay.turn(now_ns));
+            assert_eq!(offset(&delays, now_ns), (5_000_000, true));
+        }
+        assert_eq!(offset(&delays, now_ns + CLOCK_TURN_NS + 1), (0, false));
+    }
 }
