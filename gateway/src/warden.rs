@@ -522,9 +522,9 @@ fn tend(
         let wait = match &sweep {
             None => PING_EVERY.saturating_sub(warm.elapsed()),
             Some(sweep) => match sweep.next(now()) {
+                // A sweep asks often enough to keep its connection; a ping's time is none of its business.
                 Step::Wait(until) => {
                     Duration::from_nanos(u64::try_from(until - now()).unwrap_or(0))
-                        .min(PING_EVERY.saturating_sub(warm.elapsed()))
                 }
                 _ => Duration::ZERO,
             },
@@ -598,6 +598,9 @@ fn note(shared: &Mutex<Progress>, change: impl FnOnce(&mut Progress)) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{SystemTime, UNIX_EPOCH};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -610,6 +613,48 @@ mod tests {
 
     fn open(ids: &[&str]) -> Result<Vec<OpenView>, String> {
         Ok(ids.iter().map(|id| order(id)).collect())
+    }
+
+    /// A venue that answers nothing is tried again and again, and not by burning a core: a kill may last for
+    /// days.
+    #[test]
+    fn a_failing_sweep_waits_between_its_tries() {
+        static LOOKS: AtomicU64 = AtomicU64::new(0);
+        static TRIES: AtomicU64 = AtomicU64::new(0);
+        fn counted() -> i64 {
+            LOOKS.fetch_add(1, Ordering::Relaxed);
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+        }
+        struct Silent;
+        impl Sweeper for Silent {
+            fn keep_warm(&mut self) -> Result<(), String> {
+                Err("silent".to_owned())
+            }
+            fn cancel_all(&mut self) -> Result<(), String> {
+                TRIES.fetch_add(1, Ordering::Relaxed);
+                Err("silent".to_owned())
+            }
+            fn open_orders(&mut self) -> Result<Vec<OpenView>, String> {
+                Err("silent".to_owned())
+            }
+            fn cancel(&mut self, _: &OpenView) -> Result<(), String> {
+                Err("silent".to_owned())
+            }
+        }
+        let (orders, inbox) = channel();
+        orders.send(Order::Sweep { ttl_ns: 0 }).expect("the inbox is here");
+        let shared = Arc::new(Mutex::new(Progress::default()));
+        let venue = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || tend(Venue::Kraken, Box::new(Silent), &inbox, &shared, counted)
+        });
+        thread::sleep(Duration::from_millis(500));
+        drop(orders);
+        venue.join().expect("it ends with its inbox");
+        let (tries, looks) = (TRIES.load(Ordering::Relaxed), LOOKS.load(Ordering::Relaxed));
+        assert!((2..=4).contains(&tries), "{tries} tries in half a second");
+        assert!(looks < 100, "{looks} looks at the clock for {tries} tries");
     }
 
     /// Row OP-02: an order that was on its way when everything was cancelled is found and cancelled.

@@ -24,6 +24,7 @@ use crate::book::{Book, Side};
 use crate::config::{SimConfig, Venue};
 use crate::exchange::Mode;
 use crate::faults::{Class, Kind};
+use crate::history::candles;
 use crate::hub::{ConnId, Out, Outbox};
 use crate::limits::FixedWindow;
 use crate::market::{Event, MS, Market, Spec, Status, Trade, rng};
@@ -767,6 +768,9 @@ impl Binance {
             "depth" => &["symbol", "limit", "symbolStatus"],
             "trades" => &["symbol", "limit"],
             "avgPrice" => &["symbol"],
+            "klines" | "uiKlines" => {
+                &["symbol", "interval", "startTime", "endTime", "timeZone", "limit"]
+            }
             "ticker/24hr" => &["symbol", "symbols", "type", "symbolStatus"],
             "ticker/bookTicker" | "ticker/price" => &["symbol", "symbols", "symbolStatus"],
             "exchangeInfo" => {
@@ -789,6 +793,7 @@ impl Binance {
             "trades" => self.rest_trades(ctx, &query),
             "exchangeInfo" => exchange_info(ctx, &query),
             "avgPrice" => self.rest_average(ctx, &query),
+            "klines" | "uiKlines" => rest_klines(ctx, &query),
             "ticker/24hr" => self.rest_day(ctx, &query),
             ticker => self.rest_ticker(ctx, &query, ticker == "ticker/price"),
         };
@@ -921,6 +926,62 @@ impl Binance {
             .collect();
         Ok(if single { rows.concat() } else { format!("[{}]", rows.join(",")) })
     }
+}
+
+/// Intervals of a candle in seconds (sheet 4.5); weeks and months are not told.
+const INTERVALS: [(&str, u64); 14] = [
+    ("1s", 1),
+    ("1m", 60),
+    ("3m", 180),
+    ("5m", 300),
+    ("15m", 900),
+    ("30m", 1_800),
+    ("1h", 3_600),
+    ("2h", 7_200),
+    ("4h", 14_400),
+    ("6h", 21_600),
+    ("8h", 28_800),
+    ("12h", 43_200),
+    ("1d", 86_400),
+    ("3d", 259_200),
+];
+
+fn rest_klines(ctx: &Ctx<'_>, query: &Query<'_>) -> Result<String, (i64, String)> {
+    let inst = query.symbol(ctx)?;
+    let wanted = query.get("interval").unwrap_or_default();
+    let Some((_, step_s)) = INTERVALS.iter().find(|(name, _)| *name == wanted) else {
+        return Err((-1120, "Invalid interval.".to_owned()));
+    };
+    let limit = query.limit(500, 1_000)? as u64;
+    let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
+    let now_s = ctx.hub.venue_now(VENUE) / 1_000_000_000;
+    let end_s = number("endTime").map_or(now_s, |ms| ms / 1_000).min(now_s);
+    let (until_s, count) = match number("startTime").map(|ms| ms / 1_000) {
+        Some(start_s) if end_s < start_s => return Ok("[]".to_owned()),
+        Some(start_s) => {
+            let count = ((end_s - start_s) / step_s + 1).min(limit);
+            (start_s + (count - 1) * step_s, count)
+        }
+        None => (end_s, limit),
+    };
+    let it = &ctx.market.instruments()[inst];
+    let spec = &it.spec;
+    let rows: Vec<String> = candles(&ctx.cfg.market, it, *step_s, until_s, count)
+        .iter()
+        .map(|candle| {
+            let (px, volume) = (spec.tick.fixed(candle.px, DECIMALS), spec.lot.fixed(candle.lots, DECIMALS));
+            let (half, worth) = (spec.lot.fixed(candle.lots / 2, DECIMALS), candle.worth(spec));
+            format!(
+                "[{},\"{px}\",\"{px}\",\"{px}\",\"{px}\",\"{volume}\",{},\"{}\",{},\"{half}\",\"{}\",\"0\"]",
+                candle.start_s * 1_000,
+                (candle.start_s + step_s) * 1_000 - 1,
+                worth.fixed(DECIMALS),
+                candle.count,
+                Amount(worth.0 / 2).fixed(DECIMALS),
+            )
+        })
+        .collect();
+    Ok(format!("[{}]", rows.join(",")))
 }
 
 /// A symbol's 24-hour figures at one moment.
@@ -1173,7 +1234,7 @@ fn weight(name: &str, params: &[(String, String)]) -> u64 {
     match name {
         "exchangeInfo" => 20,
         "trades" => 25,
-        "avgPrice" => 2,
+        "avgPrice" | "klines" | "uiKlines" => 2,
         "ticker/24hr" if get("symbol").is_some() => 2,
         "ticker/24hr" => 80,
         "depth" => match get("limit").and_then(|l| l.parse().ok()).unwrap_or(100u64) {

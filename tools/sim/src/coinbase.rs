@@ -23,6 +23,7 @@ use crate::book::{Book, Side};
 use crate::config::{SimConfig, Venue};
 use crate::exchange::Mode;
 use crate::faults::{Class, Kind};
+use crate::history::candles;
 use crate::hub::{ConnId, Out, Outbox};
 use crate::limits::{Buckets, FixedWindow};
 use crate::market::{Change, Event, MS, Market, Spec, Status, Trade, rng};
@@ -905,6 +906,7 @@ impl Coinbase {
                             Response::json(200, self.product(ctx, &name, inst, alias))
                         }
                         (Some((name, inst, _)), "ticker") => self.product_ticker(ctx, &name, inst),
+                        (Some((_, inst, _)), "candles") => rest_candles(ctx, inst, params),
                         _ => generic(404, "NOT_FOUND", "product not found"),
                     }
                 }
@@ -1221,4 +1223,49 @@ fn renumber(raw: &Bytes, sequence: u64) -> Option<Bytes> {
     let at = text.find("\"sequence_num\":")? + "\"sequence_num\":".len();
     let end = at + text[at..].find(|c: char| !c.is_ascii_digit())?;
     Some(Bytes::from(format!("{}{sequence}{}", &text[..at], &text[end..])))
+}
+
+/// Candles between two times, the newest first; at most 350.
+fn rest_candles(ctx: &Ctx<'_>, inst: usize, params: &[(String, String)]) -> Response {
+    const STEPS: [(&str, u64); 9] = [
+        ("ONE_MINUTE", 60),
+        ("FIVE_MINUTE", 300),
+        ("FIFTEEN_MINUTE", 900),
+        ("THIRTY_MINUTE", 1_800),
+        ("ONE_HOUR", 3_600),
+        ("TWO_HOUR", 7_200),
+        ("FOUR_HOUR", 14_400),
+        ("SIX_HOUR", 21_600),
+        ("ONE_DAY", 86_400),
+    ];
+    let get = |key: &str| params.iter().find(|(n, _)| n == key).map(|(_, v)| v.as_str());
+    let number = |key: &str| get(key).and_then(|text| text.parse::<u64>().ok());
+    let step = STEPS.iter().find(|(name, _)| Some(*name) == get("granularity"));
+    let (Some((_, step_s)), Some(start_s), Some(end_s)) = (step, number("start"), number("end"))
+    else {
+        return generic(400, "INVALID_ARGUMENT", "start, end and granularity are required");
+    };
+    let limit = number("limit").unwrap_or(350).clamp(1, 350);
+    let now_s = ctx.hub.venue_now(VENUE) / 1_000_000_000;
+    let end_s = end_s.min(now_s);
+    let wanted = end_s.saturating_sub(start_s) / step_s + 1;
+    if 350 < wanted {
+        let text = "number of candles requested should be less than 350";
+        return generic(400, "INVALID_ARGUMENT", text);
+    }
+    let it = &ctx.market.instruments()[inst];
+    let spec = &it.spec;
+    let rows: Vec<String> = candles(&ctx.cfg.market, it, *step_s, end_s, wanted.min(limit))
+        .iter()
+        .rev()
+        .map(|candle| {
+            let (px, volume) = (spec.tick.trimmed(candle.px), spec.lot.trimmed(candle.lots));
+            format!(
+                "{{\"start\":\"{}\",\"low\":\"{px}\",\"high\":\"{px}\",\"open\":\"{px}\",\"close\":\"{px}\",\
+                 \"volume\":\"{volume}\"}}",
+                candle.start_s
+            )
+        })
+        .collect();
+    Response::json(200, format!("{{\"candles\":[{}]}}", rows.join(",")))
 }

@@ -172,6 +172,8 @@ pub struct MarketConfig {
     pub step_ms: u64,
     /// Latent USD prices by asset; `USD` itself is 1.
     pub assets: BTreeMap<String, AssetConfig>,
+    /// Worth of what an instrument is said to trade in a day, in USD: for candles of the time before the start.
+    pub day_usd: f64,
     /// Levels a side that take part in order flow.
     pub levels: usize,
     /// Mean time between two dislocations of one class (outright, cross rate, conversion), in
@@ -197,6 +199,7 @@ impl Default for MarketConfig {
             rate: 1.0,
             step_ms: 5,
             assets: assets.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            day_usd: 50_000_000.0,
             levels: 300,
             dislocation_every_ms: 900,
             dislocation_bps: [20.0, 150.0],

@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 use crate::book::{Book, Side};
 use crate::config::{SimConfig, Venue};
 use crate::faults::{Class, Kind};
+use crate::history::candles;
 use crate::hub::{ConnId, Out, Outbox};
 use crate::limits::{Buckets, FixedWindow};
 use crate::market::{Event, MS, Market, Spec, Status, Trade, rng};
@@ -713,6 +714,7 @@ impl Kraken {
             "AssetPairs" => asset_pairs(ctx, &params),
             "Depth" => rest_depth(ctx, &params),
             "Ticker" => self.rest_ticker(ctx, &params),
+            "OHLC" => rest_candles(ctx, &params),
             "Trades" => self.rest_trades(ctx, &params),
             _ => Err("EGeneral:Unknown method".to_owned()),
         };
@@ -1108,6 +1110,33 @@ fn pairs_of(
         }
         None => Err("EGeneral:Invalid arguments".to_owned()),
     }
+}
+
+/// The last 720 candles of so many minutes.
+fn rest_candles(ctx: &Ctx<'_>, params: &[(String, String)]) -> Result<String, String> {
+    let (key, inst) = one_pair(ctx, params)?;
+    let get = |name: &str| params.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+    let minutes: u64 = get("interval").unwrap_or("1").parse().unwrap_or(0);
+    if ![1, 5, 15, 30, 60, 240, 1_440, 10_080, 21_600].contains(&minutes) {
+        return Err("EGeneral:Invalid arguments:interval".to_owned());
+    }
+    let since: u64 = get("since").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let it = &ctx.market.instruments()[inst];
+    let spec = &it.spec;
+    let now_s = ctx.hub.venue_now(VENUE) / 1_000_000_000;
+    let all = candles(&ctx.cfg.market, it, minutes * 60, now_s, 720);
+    let rows: Vec<String> = all
+        .iter()
+        .filter(|candle| since < candle.start_s)
+        .map(|candle| {
+            let (px, volume) = (spec.tick.fixed(candle.px, 5), spec.lot.fixed(candle.lots, 8));
+            let (at, count) = (candle.start_s, candle.count);
+            format!("[{at},\"{px}\",\"{px}\",\"{px}\",\"{px}\",\"{px}\",\"{volume}\",{count}]")
+        })
+        .collect();
+    // The last one that has ended.
+    let last = all.iter().rev().nth(1).map_or(0, |candle| candle.start_s);
+    Ok(format!("{{\"{key}\":[{}],\"last\":{last}}}", rows.join(",")))
 }
 
 fn one_pair(ctx: &Ctx<'_>, params: &[(String, String)]) -> Result<(String, usize), String> {

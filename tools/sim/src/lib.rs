@@ -28,6 +28,7 @@ mod crypto;
 mod desk_control;
 pub mod exchange;
 pub mod faults;
+mod history;
 mod hub;
 pub mod keys;
 mod kraken;

@@ -75,7 +75,8 @@ pub fn metadata(venue: Venue, config: &VenueConfig) -> Result<Vec<InstrumentRule
     Ok(rules)
 }
 
-fn get(config: &VenueConfig, path: &str) -> Result<Vec<u8>, FetchError> {
+/// Asks a venue's public REST interface; the answer's body.
+pub fn get(config: &VenueConfig, path: &str) -> Result<Vec<u8>, FetchError> {
     let mut pause = Duration::from_millis(200);
     let mut last = None;
     for attempt in 0..TRIES {

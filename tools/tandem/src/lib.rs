@@ -20,6 +20,7 @@ pub mod limits;
 pub mod replay;
 pub mod routes;
 pub mod run_number;
+pub mod sanity;
 pub mod secrets;
 pub mod sim_control;
 pub mod stages;

@@ -19,7 +19,8 @@ use crate::demo::RunStats;
 use crate::engine_tile::metric;
 use crate::identity::config_hash;
 use crate::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
-use crate::secrets;
+use crate::sanity;
+use crate::secrets::{self, Environment};
 use crate::time::now_ns;
 
 /// How a stage stands.
@@ -75,7 +76,7 @@ pub fn check(config: &Config) -> Vec<Stage> {
     report.tell(
         "S1",
         "configuration",
-        config_hash(config).map_err(|e| e.to_string()).map(hash_text),
+        config_hash(config).map_err(|e| e.to_string()).and_then(|hash| configuration(config, hash)),
     );
     let page =
         ControlPage::open(&config.run.dir, Duration::ZERO).map_err(|error| error.to_string());
@@ -137,8 +138,13 @@ pub fn check(config: &Config) -> Vec<Stage> {
     report.0
 }
 
-fn hash_text(hash: u64) -> String {
-    format!("{hash:016x}")
+/// Limits of real money are held against the account and the market once a day.
+fn configuration(config: &Config, hash: u64) -> Result<String, String> {
+    let real = config.run.mode == Mode::Live && config.environment()? == Environment::Live;
+    match sanity::unchecked(&config.run.state_dir, hash, now_ns()) {
+        Some(why) if real => Err(why),
+        _ => Ok(format!("{hash:016x}")),
+    }
 }
 
 fn alive(page: &ControlPage, row: usize) -> bool {

@@ -293,8 +293,9 @@ fn balances(
             let fills = moved.get(&(venue, asset.as_str())).copied().unwrap_or(0);
             let unit = |decimals: u8| 10i128.pow(u32::from(DECIMALS.saturating_sub(decimals)));
             let own = accounts.exponent(asset).unwrap_or(0);
-            // Both roundings of a fill: its worth and its fee.
-            let allowed = 2 * fills * (unit(money_decimals(venue, asset)) + unit(own));
+            // Both roundings of a fill: its worth and its fee; and what the venue keeps finer than we do was
+            // cut from the opening.
+            let allowed = unit(own) + 2 * fills * (unit(money_decimals(venue, asset)) + unit(own));
             let differs = fine_theirs - fine_ours;
             if allowed < differs.abs() {
                 truth.balance_differences += 1;

@@ -205,3 +205,32 @@ fn what_trades_is_what_was_started() {
     let truth = live.truth();
     assert!(truth.is_clean(), "{truth:#?}");
 }
+
+/// Row CF-02. The limits beside the accounts and the markets of three venues: the demo's pass; an order of a
+/// thousand bitcoin is refused with the figures, and is taken only with its key and its very value.
+#[test]
+fn absurd_limits_are_refused_beside_the_account() {
+    let live = Live::new("absurd");
+    let check = ["config", "check", "--against-venues"];
+    let said = live.say(&check);
+    assert_eq!(said.code, 0, "{said:?}");
+    let absurd = live.other_config("absurd.toml", |text| {
+        let (before, after) = text.split_once("[limits.asset.BTC]\n").unwrap();
+        let (first, rest) = after.split_once("order_max = \"").unwrap();
+        let (_, rest) = rest.split_once('"').unwrap();
+        format!("{before}[limits.asset.BTC]\n{first}order_max = \"1000\"{rest}")
+    });
+    let said = live.say_with(&absurd, &check);
+    assert_refused(&said, "absurd", "--i-understand asset.BTC.order_max=1000");
+    let with = |value: &str| {
+        let waiver = format!("asset.BTC.order_max={value}");
+        live.say_with(&absurd, &[&check[..], &["--i-understand", &waiver]].concat())
+    };
+    let other = with("999");
+    assert_eq!(other.code, 2, "{other:?}");
+    assert_eq!(with("1000").code, 0);
+    // A venue that does not answer is no pass.
+    live.fault("refuse", "kraken", &json!({"mode": "closed", "seconds": 60.0}));
+    assert_eq!(live.say(&check).code, 3);
+    println!("figure CF-02: over three venues: the demo's limits pass, 1,000 BTC an order refused");
+}

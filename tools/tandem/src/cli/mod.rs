@@ -5,8 +5,9 @@
 
 pub mod account;
 pub mod books;
+pub mod check_limits;
 pub mod journal;
-pub mod keys;
+mod keys;
 pub mod latency;
 pub mod level;
 pub mod live;
@@ -318,11 +319,20 @@ enum Command {
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Reads the file and says what is wrong with it.
-    #[command(after_help = "Example:
-  tandem config check --config deploy/tandem.toml")]
+    #[command(after_help = "Examples:
+  tandem config check --config deploy/tandem.toml
+  tandem config check --against-venues
+  tandem config check --against-venues --i-understand asset.BTC.order_max=3")]
     Check {
         #[command(flatten)]
         config: ConfigArg,
+        /// Also compares the limits with the accounts' balances and the markets' last 30 days; arming real
+        /// money needs it once a day for the configuration that runs.
+        #[arg(long)]
+        against_venues: bool,
+        /// Waives one finding: its key and the very value.
+        #[arg(long, value_name = "KEY=VALUE", requires = "against_venues")]
+        i_understand: Vec<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -512,7 +522,10 @@ fn explained() -> Vec<Explained> {
 
 fn config_command(command: &ConfigCommand) -> Done {
     match command {
-        ConfigCommand::Check { config, json } => {
+        ConfigCommand::Check { config, against_venues: true, i_understand, json } => {
+            check_limits::run(config, i_understand, *json)
+        }
+        ConfigCommand::Check { config, json, .. } => {
             let loaded = Config::load(&config.config);
             match (&loaded, json) {
                 (Ok(_), true) => print_json(&serde_json::json!({ "ok": true })),
