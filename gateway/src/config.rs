@@ -8,6 +8,33 @@ use tandem_core::record::Venue;
 
 const SECOND: i64 = 1_000_000_000;
 
+/// Kraken's tiers of an account (`protocols/kraken.md` section 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KrakenTier {
+    /// Where every account begins.
+    #[default]
+    Starter,
+    /// Verified.
+    Intermediate,
+    /// Verified further.
+    Pro,
+}
+
+impl KrakenTier {
+    /// Every tier with its name.
+    pub const NAMES: [(&'static str, KrakenTier); 3] = [
+        ("starter", KrakenTier::Starter),
+        ("intermediate", KrakenTier::Intermediate),
+        ("pro", KrakenTier::Pro),
+    ];
+
+    /// Returns the tier of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<KrakenTier> {
+        KrakenTier::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, tier)| tier)
+    }
+}
+
 /// The values; [`Config::for_venue`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -120,6 +147,18 @@ impl Config {
             seed: 1,
         }
     }
+
+    /// Sets Kraken's limits to those of a tier.
+    pub fn set_kraken_tier(&mut self, tier: KrakenTier) {
+        let (counter_max, decay_milli, rest_max, rest_milli) = match tier {
+            KrakenTier::Starter => (60, 1_000, 15, 330),
+            KrakenTier::Intermediate => (125, 2_340, 20, 500),
+            KrakenTier::Pro => (180, 3_750, 20, 1_000),
+        };
+        (self.kraken_counter_max, self.kraken_decay_milli) = (counter_max, decay_milli);
+        (self.kraken_rest_max, self.kraken_rest_milli) = (rest_max, rest_milli);
+    }
+
     /// Returns for how long after an order was sent it may still arrive at the venue: its longest time to
     /// live where the venue enforces one; at Coinbase, which knows none, the time after which "not found"
     /// is believed.

@@ -12,6 +12,7 @@ use tandem_core::instrument::FeeIn;
 use tandem_core::record::Venue;
 use tandem_core::units::{FeePpm, parse_decimal};
 use tandem_feeds::machine::Options;
+use tandem_gateway::config::KrakenTier;
 use tandem_gateway::guard::{ORDERS_PER_SECOND_MAX, USD_PER_SECOND_MAX};
 use tandem_shm::WaitMode;
 
@@ -231,6 +232,9 @@ pub struct VenueConfig {
     /// WebSocket down for longer: REST snapshots instead.
     #[serde(default)]
     pub fallback_after_ms: Option<u32>,
+    /// Kraken: the account's tier, which sets its rate limits: `starter`, `intermediate` or `pro`.
+    #[serde(default)]
+    pub rate_tier: Option<String>,
     /// Whether the account is Tandem's alone. Where it is, a kill cancels everything in the fewest requests,
     /// and READY is refused while somebody else's orders are open; where it is not, only orders with ids of
     /// ours are ever cancelled, a round trip later.
@@ -325,6 +329,13 @@ impl Config {
             }
             if venue.symbols.is_empty() {
                 return err(key("symbols"), &"[]", "at least one symbol is needed");
+            }
+            if let Some(tier) = &venue.rate_tier
+                && (name != "kraken" || KrakenTier::named(tier).is_none())
+            {
+                let rule =
+                    "is for kraken: starter, intermediate or pro, as the account's page says";
+                return err(key("rate_tier"), tier, rule);
             }
             if !["quote", "received"].contains(&venue.fee_in.as_str()) {
                 return err(key("fee_in"), &venue.fee_in, "must be quote or received");

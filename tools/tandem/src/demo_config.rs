@@ -84,9 +84,11 @@ pub fn text(
              tls_ca_file = \"{}\"\nsymbols = {symbols:?}\ntaker_fee_ppm = {fee}\nfee_in = \"{fee_in}\"\n\
              notional_max = {{ USD = \"20000\", USDT = \"20000\", USDC = \"20000\", BTC = \"0.4\" }}\n\
              slippage_ppm = 20\nstaleness_ppm_per_s = 200\nage_max_ms = 1500\norder_latency_ms = 20\n\
-             wait = \"park\"\n",
+             wait = \"park\"\n{}",
             venue.name(),
             addresses.ca_path.display(),
+            // The tier of the simulator's accounts.
+            if venue == tandem_sim::Venue::Kraken { "rate_tier = \"pro\"\n" } else { "" },
         );
     }
     text

@@ -11,6 +11,7 @@ use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
 use tandem_gateway::client::{self, ClientError};
 use tandem_gateway::config::Config as GatewayConfig;
+use tandem_gateway::config::KrakenTier;
 use tandem_gateway::desk::Desk;
 use tandem_gateway::gate::SharedGate;
 use tandem_gateway::gateway::Gateway;
@@ -422,6 +423,10 @@ fn gateway_config(config: &Config, venue: Venue, endpoint: &Endpoint) -> Gateway
     };
     if let Some(limits) = &config.limits {
         values.ack_ns_max = i64::from(limits.ack_timeout_ms) * 1_000_000;
+    }
+    if venue == Venue::Kraken {
+        let tier = config.venue[venue.name()].rate_tier.as_deref().and_then(KrakenTier::named);
+        values.set_kraken_tier(tier.unwrap_or_default());
     }
     // An order waits for no reply to another one.
     (values.order_lanes, values.tokens) = (8, 16);

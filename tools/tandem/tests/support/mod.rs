@@ -133,6 +133,9 @@ impl Up {
             .arg("up")
             .arg("--config")
             .arg(&config)
+            // A test that is killed leaves nothing behind.
+            .arg("--while-pid")
+            .arg(std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
