@@ -125,11 +125,13 @@ pub enum Control {
     FeeModel = 34,
     /// Orders stayed unknown.
     LongUnknown = 35,
+    /// A venue took a fill back, or corrected one.
+    Bust = 36,
 }
 
 impl Control {
     /// How many numbers there are, 0 included.
-    pub const COUNT: usize = 36;
+    pub const COUNT: usize = 37;
 
     /// Every control of the table, C5b last.
     pub const TABLE: [Control; 26] = [
@@ -200,6 +202,7 @@ impl Control {
             Control::Refusal => "refusal",
             Control::FeeModel => "fee model",
             Control::LongUnknown => "long unknown",
+            Control::Bust => "bust",
         }
     }
 
@@ -216,6 +219,7 @@ impl Control {
             Control::Refusal,
             Control::FeeModel,
             Control::LongUnknown,
+            Control::Bust,
         ];
         Control::TABLE.into_iter().chain(others).find(|control| *control as u8 == tag)
     }

@@ -23,9 +23,9 @@ use crate::limits::{Mode, Trading};
 use crate::market::Market;
 use crate::mutation::{Mute, muted};
 use crate::order::{
-    Action, NewOrder, OrderKey, Purpose, RejectClass, Report, Tif, UnknownCause, request,
+    Action, FillTerms, NewOrder, OrderKey, Purpose, RejectClass, Report, Tif, UnknownCause, request,
 };
-use crate::orders::{Fill, NO_ROUND, Order, Orders, State};
+use crate::orders::{Change, Fill, NO_ROUND, Order, Orders, State, TakenBack};
 use crate::own::Own;
 use crate::paper::Paper;
 use crate::params::Params;
@@ -74,6 +74,12 @@ pub struct TradeCounts {
     pub fills_late: u64,
     /// Fills that came again.
     pub fills_repeated: u64,
+    /// Fills taken back or corrected, and booked so.
+    pub busts: u64,
+    /// The same word about one again.
+    pub busts_repeated: u64,
+    /// Of fills that nobody knows: booked as nothing.
+    pub busts_strange: u64,
     /// Reports about orders that nobody knows any more.
     pub reports_strange: u64,
     /// Queries sent.
@@ -104,6 +110,9 @@ impl Default for TradeCounts {
             fills: 0,
             fills_late: 0,
             fills_repeated: 0,
+            busts: 0,
+            busts_repeated: 0,
+            busts_strange: 0,
             reports_strange: 0,
             queries: 0,
             cancels: 0,
@@ -163,6 +172,8 @@ pub struct Desk {
     ramp_left: i64,
     /// The round that the earlier runs' leftovers belong to; 0 where there is none.
     orphan: u64,
+    /// The round that fills belong to which were taken back after their round was over; 0 where none.
+    busted: u64,
     told_pnl: Pnl,
     audited_ns: i64,
     counts: TradeCounts,
@@ -223,6 +234,7 @@ impl Desk {
             retry_ns: alloc::vec![i64::MIN; cycle_count],
             ramp_left: limits.ramp_rounds,
             orphan: 0,
+            busted: 0,
             told_pnl: Pnl::default(),
             audited_ns: 0,
             counts: TradeCounts::default(),
@@ -733,6 +745,9 @@ impl Desk {
     /// Takes a report about an order; false where it makes no sense.
     pub fn on_report(&mut self, env: &mut Env<'_>, record: &Record) -> bool {
         let Some((run, key, report)) = Report::read(record) else { return false };
+        if let Report::Bust { trade_id, instead } = report {
+            return self.on_bust(env, record, (run, key), (trade_id, instead));
+        }
         let Some(slot) = self.orders.find(run, key) else {
             return self.strange(env, record, &report);
         };
@@ -771,9 +786,8 @@ impl Desk {
         let venue = Scope::Venue(terms.venue);
         if let Some(fill) = effect.fill {
             self.book(env, slot, &fill);
-        } else if matches!(report, Report::Fill { .. }) && effect.broken.is_none() {
-            self.counts.fills_repeated += 1;
         }
+        self.counts.fills_repeated += u64::from(effect.repeated);
         if let Some(broken) = effect.broken {
             let raise = (venue, Level::Halt, Cause::Invariant);
             self.raise(env, raise, (Control::Invariant, broken as i64));
@@ -858,17 +872,12 @@ impl Desk {
         let rules = &env.universe.instruments[usize::from(terms.instrument)];
         let buys = terms.action == Action::Buy;
         let quote = quote_of(fill.px, fill.qty.0, shift_of(env.universe, terms.instrument), buys);
-        let sign = if buys { 1 } else { -1 };
         let qty = i128::from(fill.qty.0);
         self.counts.fills += 1;
-        let mut entries = [
-            (rules.base, qty * sign, Tag::Trade),
-            (rules.quote, -quote * sign, Tag::Trade),
-            (AssetId(fill.asset), -i128::from(fill.fee.0), Tag::Fee),
-        ];
+        let Fill { px, fee, asset, .. } = *fill;
+        let moved = FillTerms { px, qty: fill.qty, fee, asset };
+        let entries = entries_of(env.universe, (terms.instrument, terms.action), &moved);
         if self.ledger.asset_count() <= usize::from(fill.asset) {
-            // A fee in an asset that we do not know cannot be booked; the audit will differ.
-            entries[2] = (rules.quote, 0, Tag::Fee);
             let raise = (Scope::Venue(terms.venue), Level::Pause, Cause::Reconcile);
             self.raise(env, raise, (Control::Drift, fill.asset.into()));
         }
@@ -935,6 +944,127 @@ impl Desk {
         if !over.items().is_empty() {
             self.keep(env, over.items());
         }
+    }
+
+    /// A fill was taken back, or corrected: what was booked of it is reversed, leg by leg, in an account of
+    /// its own, what it is instead is booked as a fill is, and the venue is halted. What that leaves naked
+    /// is exposure at once and waits for an operator: a venue whose trades are not final is no reason to
+    /// trade. Said again it changes nothing; of a fill that nobody knows nothing is booked.
+    fn on_bust(
+        &mut self,
+        env: &mut Env<'_>,
+        record: &Record,
+        name: (u32, OrderKey),
+        (trade_id, instead): (u64, Option<FillTerms>),
+    ) -> bool {
+        let Some(venue) = Venue::from_tag(record.venue) else { return false };
+        let instrument = record.instrument;
+        let fits = env.universe.get(instrument).is_some_and(|rules| rules.venue == venue);
+        // Nobody takes back what was filled on paper.
+        if !fits || self.limits.mode == Mode::Paper {
+            return false;
+        }
+        let change = match self.orders.take_back(name, instrument, trade_id, instead) {
+            TakenBack::Repeated => {
+                self.counts.busts_repeated += 1;
+                return true;
+            }
+            TakenBack::Unknown | TakenBack::Conflict => {
+                self.counts.busts_strange += 1;
+                None
+            }
+            TakenBack::Changed(change) => Some(change),
+        };
+        let flows = change.map(|change| self.reverse(env, (venue, instrument), name, &change));
+        if !muted(Mute::BustHalt) {
+            let raise = (Scope::Venue(venue), Level::Halt, Cause::Bust);
+            self.raise(env, raise, (Control::Bust, trade_id as i64));
+        }
+        if let (Some(change), Some(flows)) = (change, flows) {
+            self.counts.busts += 1;
+            self.flow_back(env, name.1, &change, &flows);
+        }
+        true
+    }
+
+    /// Books what a change of a fill moves, and returns it.
+    fn reverse(
+        &mut self,
+        env: &mut Env<'_>,
+        (venue, instrument): (Venue, u16),
+        name: (u32, OrderKey),
+        change: &Change,
+    ) -> Flows {
+        let mut flows = Flows::default();
+        if muted(Mute::Bust) {
+            return flows;
+        }
+        for (fill, sign) in [(change.was, -1), (change.is, 1)] {
+            let Some(fill) = fill else { continue };
+            for (asset, delta, tag) in entries_of(env.universe, (instrument, change.action), &fill)
+            {
+                if delta == 0 {
+                    continue;
+                }
+                let tag = if sign < 0 { Tag::Bust } else { tag };
+                let before = self.ledger.account(venue, asset).balance;
+                let posting = self.ledger.post(venue, asset, delta * sign, tag, name);
+                let account = self.ledger.account(venue, asset);
+                assert!(
+                    account.is_sum() && account.balance - before == delta * sign,
+                    "a reversal moves what the fill moved"
+                );
+                env.out.push(posting.record(env.cause));
+                // Base, quote and two fees always fit.
+                let _ = flows.add(venue, asset, delta * sign);
+            }
+        }
+        flows
+    }
+
+    /// Adds what a change of a fill moved to its round, or to the one that is kept for such, and holds it.
+    fn flow_back(&mut self, env: &mut Env<'_>, key: OrderKey, change: &Change, flows: &Flows) {
+        let of_order = change.slot.and_then(|slot| self.rounds.find(self.orders.get(slot).round));
+        let kept = self.rounds.find(self.busted).filter(|_| self.busted != 0);
+        let place = match of_order.or(kept) {
+            Some(place) => Some(place),
+            None => self.adopt(env),
+        };
+        let Some(place) = place else {
+            self.keep(env, flows.items());
+            return;
+        };
+        let Some(round) = self.rounds.get_mut(place) else { return };
+        if of_order.is_none() {
+            self.busted = round.id;
+        }
+        let mut over = Flows::default();
+        for (venue, asset, delta) in flows.items() {
+            if !round.flows.add(*venue, *asset, *delta) {
+                let _ = over.add(*venue, *asset, *delta);
+            }
+        }
+        if !muted(Mute::BustHeld) {
+            round.stage = Stage::Held;
+        }
+        if let Some(slot) = change.slot {
+            let terms = self.orders.get(slot).terms;
+            let qty = |fill: Option<FillTerms>| fill.map_or(0, |fill| fill.qty.0);
+            let lost = qty(change.was) - qty(change.is);
+            if let Some(leg) = round.legs_mut().get_mut(usize::from(key.n()))
+                && terms.purpose == Purpose::Entry
+                && (leg.instrument, leg.action) == (terms.instrument, terms.action)
+            {
+                leg.filled = Qty(leg.filled.0.saturating_sub(lost).max(0));
+            }
+            self.orders.get_mut(slot).round = round.id;
+        }
+        // Told in any case, and before anything else moves: a journal's reader knows by that whose it is.
+        self.tell_round(env, place);
+        if !over.items().is_empty() {
+            self.keep(env, over.items());
+        }
+        self.progress_at(env, place);
     }
 
     /// Opens a round for what belongs to none.
@@ -1225,6 +1355,9 @@ impl Desk {
         self.rounds.close(place);
         if self.orphan == round.id {
             self.orphan = 0;
+        }
+        if self.busted == round.id {
+            self.busted = 0;
         }
         let moved = round.flows.items().iter().any(|item| item.2 != 0);
         let filled = round.filled_legs();
@@ -1622,12 +1755,18 @@ impl Desk {
         if env.universe.get(inner.instrument).is_none() {
             return false;
         }
+        if let Report::Bust { trade_id, instead } = report {
+            // What it moved is in the balances and in what was left over.
+            self.orders.take_back((run, key), inner.instrument, trade_id, instead);
+            return true;
+        }
         match self.orders.find(run, key) {
             Some(slot) if self.orders.get(slot).terms.instrument == inner.instrument => {
                 self.orders.report(slot, &report, env.now_ns);
             }
             _ if !muted(Mute::RestoreTrades) => {
-                self.orders.remember(run, key, inner.instrument, &report);
+                let action = crate::restore::action_of(inner);
+                self.orders.remember((run, key), inner.instrument, action, &report);
             }
             _ => {}
         }
@@ -1647,6 +1786,29 @@ const WISH: Wish = Wish {
     cause: 0,
     edge_ppm: 0,
 };
+
+/// Returns what a fill moves: base, quote and fee, each in its own asset. A fee in an asset that we do not
+/// know cannot be booked and moves nothing; the balance audit will differ.
+fn entries_of(
+    universe: &Universe,
+    (instrument, action): (u16, Action),
+    fill: &FillTerms,
+) -> [(AssetId, i128, Tag); 3] {
+    let rules = &universe.instruments[usize::from(instrument)];
+    let buys = action == Action::Buy;
+    let quote = quote_of(fill.px, fill.qty.0, shift_of(universe, instrument), buys);
+    let sign = if buys { 1 } else { -1 };
+    let is_known = usize::from(fill.asset) < universe.assets.len();
+    let fee = match is_known {
+        true => (AssetId(fill.asset), -i128::from(fill.fee.0), Tag::Fee),
+        false => (rules.quote, 0, Tag::Fee),
+    };
+    [
+        (rules.base, i128::from(fill.qty.0) * sign, Tag::Trade),
+        (rules.quote, -quote * sign, Tag::Trade),
+        fee,
+    ]
+}
 
 fn was_over(state: State) -> bool {
     matches!(state, State::Done | State::Rejected | State::AwaitingFills)
