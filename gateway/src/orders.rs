@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use tandem_core::order::{Action, ClientId, DoneStatus, NewOrder, OrderKey, Tif};
+use tandem_core::order::{Action, ClientId, DoneStatus, FillTerms, NewOrder, OrderKey, Tif};
 use tandem_core::units::{Px, Qty};
 
 /// Orders in flight at most.
@@ -32,6 +32,42 @@ pub enum End {
     Done(DoneStatus, Qty),
     /// It never was in a book.
     Rejected,
+}
+
+/// A fill that was told to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The trade id, as records carry it.
+    pub trade_id: u64,
+    /// What else the venue calls it; 0 where it has one name.
+    pub alias: u64,
+    /// What it was told as.
+    pub first: FillTerms,
+    /// What it is by the venue's last word; nothing where it was taken back.
+    pub now: Option<FillTerms>,
+    /// When, by the venue's clock; 0 where it did not say.
+    pub at_ns: i64,
+    /// When it was told, UNIX ns.
+    pub told_ns: i64,
+    /// The venue said itself what became of it: lists say nothing more about it.
+    pub is_said: bool,
+    /// What the last list of trades had instead, where it differed.
+    pub doubt: Option<Option<FillTerms>>,
+}
+
+impl Told {
+    /// Returns whether this is what it was told as, or what it is by now. Fees are not compared: venues
+    /// round them differently in lists and streams.
+    #[must_use]
+    pub fn is(&self, fill: FillTerms) -> bool {
+        same(self.first, fill) || self.now.is_some_and(|now| same(now, fill))
+    }
+}
+
+/// Returns whether two words on a fill move the same; see [`Told::is`].
+#[must_use]
+pub fn same(one: FillTerms, other: FillTerms) -> bool {
+    (one.px, one.qty) == (other.px, other.qty)
 }
 
 /// One order.
@@ -65,8 +101,8 @@ pub struct Entry {
     pub unknown: bool,
     /// How it ended.
     pub end: Option<End>,
-    /// Ids and contents of the fills told: a hash of price, quantity and fee each.
-    pub fills: Vec<(u64, u64)>,
+    /// The fills told.
+    pub fills: Vec<Told>,
     /// Their sum.
     pub filled: i64,
     /// The venue's own total, and its worth and fee, as last told.
