@@ -27,7 +27,7 @@ use crate::orders::{Order, Orders, State};
 use crate::params::Params;
 use crate::record::{BookState, TradingStatus, Venue};
 use crate::round::Rounds;
-use crate::units::{PPM_PER_UNIT, Px, Qty, pow10};
+use crate::units::{PPM_PER_UNIT, Px, Qty, div, div_ceil, pow10};
 use crate::value::{Bias, Valuer, quote_of, shift_of};
 
 const S: i64 = 1_000_000_000;
@@ -320,7 +320,7 @@ impl View<'_> {
                 let fee = match rules.fee_in {
                     FeeIn::Quote => {
                         let fee = i128::from(rules.taker_fee.0.max(0));
-                        -(-cost.saturating_mul(fee)).div_euclid(PPM)
+                        div_ceil(cost.saturating_mul(fee), PPM)
                     }
                     FeeIn::Received => 0,
                 };
@@ -809,6 +809,8 @@ impl Controls {
 
     /// Decides about all orders of a decision together. `others` are wishes already granted in it.
     pub fn check(&mut self, view: &View<'_>, wishes: &[Wish]) -> Verdict {
+        // Of all venues together it is the same for every leg.
+        let mut worth = None;
         for (idx, wish) in wishes.iter().enumerate() {
             // Without C12 a leg is looked at as if it were alone.
             let before = if muted(Mute::C12) { &[] } else { &wishes[..idx] };
@@ -819,7 +821,7 @@ impl Controls {
             self.c5(view, wish)?;
             c6(view, wish)?;
             c7(view, wish)?;
-            c8(view, wish, wishes, idx)?;
+            c8(view, wish, (wishes, idx), &mut worth)?;
             self.c9(view, wish, before)?;
             c10(view, wish)?;
             c11(view, wish, before)?;
@@ -911,7 +913,7 @@ impl Controls {
             };
             let away = i128::from((wish.px.0 - reference).abs()) * PPM;
             // Rounded up: just above the collar is above it.
-            worst = worst.max(clamp(-(-away).div_euclid(reference.max(1).into())).0);
+            worst = worst.max(clamp(div_ceil(away, reference.max(1).into())).0);
         }
         if worst <= collar || muted(Mute::C5) {
             return Ok(());
@@ -1197,7 +1199,12 @@ fn c7(view: &View<'_>, wish: &Wish) -> Verdict {
 
 /// An entry must leave every exposure within its limit with all legs of its round counted; a hedge must
 /// not make the worst case of its asset worse than it is.
-fn c8(view: &View<'_>, wish: &Wish, wishes: &[Wish], idx: usize) -> Verdict {
+fn c8(
+    view: &View<'_>,
+    wish: &Wish,
+    (wishes, idx): (&[Wish], usize),
+    worth: &mut Option<Option<i128>>,
+) -> Verdict {
     let (control, mute) = (Control::Exposure, Mute::C8);
     let rules = &view.universe.instruments[usize::from(wish.instrument)];
     if wish.purpose.reduces() {
@@ -1231,7 +1238,12 @@ fn c8(view: &View<'_>, wish: &Wish, wishes: &[Wish], idx: usize) -> Verdict {
     let venue = Some(wish.venue);
     let venue_max = view.limits.venues[wish.venue.idx()].exposure_max;
     for (venue, most) in [(venue, venue_max), (None, view.limits.exposure_max)] {
-        match view.exposure_worth(venue, with) {
+        let found = match venue {
+            Some(_) => view.exposure_worth(venue, with),
+            None if muted(Mute::C12) => view.exposure_worth(None, with),
+            None => *worth.get_or_insert_with(|| view.exposure_worth(None, with)),
+        };
+        match found {
             None => return missing(control, mute, wish),
             Some(worth) if i128::from(most) < worth => {
                 return deny(control, mute, wish, clamp(worth).0, most);
@@ -1336,7 +1348,7 @@ fn c18(view: &View<'_>, wish: &Wish) -> Verdict {
     }
     let levels = view.market.get(wish.instrument).depth().levels(wish.action.takes());
     let visible: i128 = levels.map(|level| i128::from(level.qty.0)).sum();
-    let most = visible * i128::from(limits.depth_ppm_max) / PPM;
+    let most = div(visible * i128::from(limits.depth_ppm_max), PPM);
     if most < i128::from(wish.qty.0) {
         return deny(control, mute, wish, wish.qty.0, clamp(most).0);
     }

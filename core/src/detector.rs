@@ -14,7 +14,7 @@ use crate::instrument::{FeeIn, Instrument, Universe};
 use crate::log::{LOG_ERROR, Log, NOTHING, log2};
 use crate::market::{Market, Unusable};
 use crate::params::Params;
-use crate::units::{Amount, PPM_PER_UNIT, Side, pow10};
+use crate::units::{Amount, PPM_PER_UNIT, Side, div_floor, pow10};
 use crate::walk::{self, Leg, Plan, TooLarge};
 
 /// What was decided about a candidate. The numbers are part of the journal's format.
@@ -117,7 +117,7 @@ impl Evaluation {
             return 0;
         }
         let exact = i128::from(self.net.0) * i128::from(PPM_PER_UNIT);
-        exact.div_euclid(i128::from(self.plan.input().0)) as i64
+        div_floor(exact, self.plan.input().0.into()) as i64
     }
 }
 

@@ -32,7 +32,7 @@ use crate::params::Params;
 use crate::record::{Kind, Record, Venue, flag};
 use crate::report::{BreachReport, Denial};
 use crate::round::{Flows, RoundLeg, RoundReport, Rounds, Stage};
-use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side};
+use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side, div, div_ceil};
 use crate::value::{Bias, Valuer, quote_of, shift_of};
 
 const PPM: i128 = PPM_PER_UNIT as i128;
@@ -141,6 +141,9 @@ pub struct Env<'a> {
     pub out: &'a mut Outbox,
 }
 
+/// A paying cycle: edge after skew, lower cycles first, and its place in the list.
+type Ranked = (i64, core::cmp::Reverse<u32>, u32);
+
 #[derive(Clone, Copy, Debug)]
 struct Told {
     at_ns: i64,
@@ -169,6 +172,8 @@ pub struct Desk {
     told: Vec<Told>,
     /// By cycle: not before this.
     retry_ns: Vec<i64>,
+    /// Room for [`Desk::consider`].
+    ranked: Vec<Ranked>,
     ramp_left: i64,
     /// The round that the earlier runs' leftovers belong to; 0 where there is none.
     orphan: u64,
@@ -232,6 +237,7 @@ impl Desk {
             freed: Vec::with_capacity(64),
             told: alloc::vec![never; Control::COUNT * (instruments + 1)],
             retry_ns: alloc::vec![i64::MIN; cycle_count],
+            ranked: Vec::with_capacity(cycle_count),
             ramp_left: limits.ramp_rounds,
             orphan: 0,
             busted: 0,
@@ -440,20 +446,35 @@ impl Desk {
         if self.limits.mode == Mode::Observe {
             return;
         }
-        let (mut tried, mut count) = ([u32::MAX; ENTRIES], 0);
-        while count < ENTRIES {
-            let best = assessed
+        // Ranked once: what is attempted moves no balance until it is filled, so no rank changes meanwhile.
+        let mut ranked = core::mem::take(&mut self.ranked);
+        ranked.clear();
+        let pays = assessed.iter().enumerate().filter(|(_, e)| e.verdict == Verdict::Pays);
+        ranked.extend(pays.map(|(idx, e)| {
+            // Of the same edge the one that brings balances back; then the lowest cycle.
+            let skew = self.skew_ppm(env, e.cycle);
+            (e.net_ppm().saturating_sub(skew), core::cmp::Reverse(e.cycle), idx as u32)
+        }));
+        self.attempt_best(env, assessed, &mut ranked, id);
+        self.ranked = ranked;
+    }
+
+    fn attempt_best(
+        &mut self,
+        env: &mut Env<'_>,
+        assessed: &[Evaluation],
+        ranked: &mut Vec<Ranked>,
+        id: impl Fn(u32) -> u64,
+    ) {
+        for _ in 0..ENTRIES {
+            let best = ranked
                 .iter()
-                .filter(|e| e.verdict == Verdict::Pays && !tried.contains(&e.cycle))
-                .filter(|e| self.retry_ns[e.cycle as usize] <= env.now_ns)
-                // Of the same edge the one that brings balances back; then the lowest cycle.
-                .max_by_key(|e| {
-                    let skew = self.skew_ppm(env, e.cycle);
-                    (e.net_ppm().saturating_sub(skew), core::cmp::Reverse(e.cycle))
-                });
-            let Some(best) = best else { return };
-            tried[count] = best.cycle;
-            count += 1;
+                .enumerate()
+                .filter(|(_, (_, cycle, _))| self.retry_ns[cycle.0 as usize] <= env.now_ns)
+                .max_by_key(|(_, rank)| **rank);
+            let Some((at, (.., idx))) = best else { return };
+            let best = &assessed[*idx as usize];
+            ranked.swap_remove(at);
             let cycle = env.detector.graph().cycles()[best.cycle as usize];
             self.attempt(env, best, &cycle, id(best.cycle));
         }
@@ -462,7 +483,7 @@ impl Desk {
     /// Edge that a cycle needs more for what it does to balances: positive where it takes them further
     /// from their targets.
     fn skew_ppm(&self, env: &Env<'_>, cycle: u32) -> i64 {
-        if muted(Mute::Skew) {
+        if muted(Mute::Skew) || self.limits.skew_ppm == 0 {
             return 0;
         }
         let mut sum: i128 = 0;
@@ -477,7 +498,7 @@ impl Desk {
                     true => band.target.0 - band.floor.0,
                     false => band.ceiling.0 - band.target.0,
                 };
-                let share = away.saturating_mul(PPM) / i128::from(room.max(1));
+                let share = div(away.saturating_mul(PPM), room.max(1).into());
                 sum += share.clamp(-PPM, PPM) * sign * i128::from(self.limits.skew_ppm) / PPM;
             }
         }
@@ -505,7 +526,7 @@ impl Desk {
             let limits = &self.limits.instruments[usize::from(id)];
             let buffer = i128::from(self.limits.notional_min_buffer_ppm);
             let notional_min = i128::from(rules.notional_min.0) * (PPM + buffer);
-            rules.notional_min = clamp(-(-notional_min).div_euclid(PPM));
+            rules.notional_min = clamp(div_ceil(notional_min, PPM));
             let mut qty_max = i128::from(rules.qty_max.min(limits.qty_max).0);
             let mut quote_max = i128::from(rules.notional_max.0);
             // The worth of the quote, seen at the order's own size, bounds the notional (C7).
@@ -553,7 +574,7 @@ impl Desk {
             }
             let levels = env.market.get(id).depth().levels(edge.action().takes());
             let visible: i128 = levels.map(|level| i128::from(level.qty.0)).sum();
-            qty_max = qty_max.min(visible * i128::from(self.limits.depth_ppm_max) / PPM);
+            qty_max = qty_max.min(div(visible * i128::from(self.limits.depth_ppm_max), PPM));
             if entry && *edge == cycle.edges()[0] {
                 qty_max = qty_max.min(hedge::smallest(&view, id, rules, order.px).into());
             }

@@ -18,7 +18,7 @@
 use crate::book::Book;
 use crate::graph::{Action, LEGS_MAX};
 use crate::instrument::{FeeIn, Instrument};
-use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side, pow10};
+use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side, div, div_ceil, pow10};
 use crate::wide::U512;
 
 const PPM: i128 = PPM_PER_UNIT as i128;
@@ -146,7 +146,7 @@ impl Leg<'_> {
         let mut enough = false;
         for level in self.book.levels(Side::Ask) {
             let px = i128::from(level.px.0);
-            let affordable = rest / px;
+            let affordable = div(rest, px);
             if affordable < i128::from(level.qty.0) {
                 qty = qty.checked_add(affordable as i64)?;
                 enough = true;
@@ -166,7 +166,7 @@ impl Leg<'_> {
         let exact = i128::from(budget).checked_mul(self.scale())?;
         match self.rules.fee_in {
             FeeIn::Received => Some(exact),
-            FeeIn::Quote => Some(exact.checked_mul(PPM)? / (PPM + self.fee())),
+            FeeIn::Quote => Some(div(exact.checked_mul(PPM)?, PPM + self.fee())),
         }
     }
 
@@ -175,14 +175,14 @@ impl Leg<'_> {
         let (spends, brings) = match (self.action, self.rules.fee_in) {
             (Action::Sell, _) => {
                 let exact = fill.raw.checked_mul(PPM - self.fee())?;
-                (fill.qty.into(), exact / (PPM * scale))
+                (fill.qty.into(), div(exact, PPM * scale))
             }
             (Action::Buy, FeeIn::Quote) => {
                 let exact = fill.raw.checked_mul(PPM + self.fee())?;
                 (div_ceil(exact, PPM * scale), fill.qty.into())
             }
             (Action::Buy, FeeIn::Received) => {
-                (div_ceil(fill.raw, scale), i128::from(fill.qty) * (PPM - self.fee()) / PPM)
+                (div_ceil(fill.raw, scale), div(i128::from(fill.qty) * (PPM - self.fee()), PPM))
             }
         };
         Some(Order {
@@ -191,7 +191,7 @@ impl Leg<'_> {
             levels: fill.levels,
             spends: amount(spends)?,
             brings: amount(brings)?,
-            notional: amount(fill.raw / scale)?,
+            notional: amount(div(fill.raw, scale))?,
         })
     }
 
@@ -250,7 +250,7 @@ impl Leg<'_> {
         let mut rest = (i128::from(self.rules.notional_max.0) + 1) * self.scale() - 1;
         let mut qty: i64 = 0;
         for level in self.book.levels(self.side()).take(levels as usize) {
-            let affordable = rest / i128::from(level.px.0);
+            let affordable = div(rest, level.px.0.into());
             if affordable < i128::from(level.qty.0) {
                 qty = qty.saturating_add(affordable as i64);
                 break;
@@ -413,14 +413,32 @@ fn trim(legs: &[Leg<'_>], plan: Plan) -> Plan {
 /// Returns whether the product of the rates at the plan's worst prices is at least 1 plus the
 /// threshold, exactly.
 fn marginal_at_least(legs: &[Leg<'_>], plan: &Plan, threshold_ppm: i64) -> bool {
+    let wanted = (PPM + i128::from(threshold_ppm)) as u128;
+    let rates = || legs.iter().zip(plan.orders()).map(|(leg, order)| leg.rate(order.px));
+    if let Some((product, bound)) = products(PPM as u128, wanted, rates()) {
+        return bound <= product;
+    }
     let mut product = U512::ONE.times(PPM as u128);
-    let mut bound = U512::ONE.times((PPM + i128::from(threshold_ppm)) as u128);
-    for (leg, order) in legs.iter().zip(plan.orders()) {
-        let (numerator, denominator) = leg.rate(order.px);
+    let mut bound = U512::ONE.times(wanted);
+    for (numerator, denominator) in rates() {
         product = product.times(numerator);
         bound = bound.times(denominator);
     }
     bound <= product
+}
+
+/// Returns both products, exactly, where 128 bits hold them: nearly always.
+#[inline]
+fn products(
+    mut product: u128,
+    mut bound: u128,
+    rates: impl Iterator<Item = (u128, u128)>,
+) -> Option<(u128, u128)> {
+    for (numerator, denominator) in rates {
+        product = product.checked_mul(numerator)?;
+        bound = bound.checked_mul(denominator)?;
+    }
+    Some((product, bound))
 }
 
 /// Largest gross edge that is told: a rate of 4.29, far beyond any `edge_max`.
@@ -431,10 +449,19 @@ const GROSS_RATE_PPB_MAX: u128 = u32::MAX as u128;
 #[must_use]
 pub fn gross_edge_ppb(legs: &[Leg<'_>]) -> Option<i64> {
     const PPB: u128 = 1_000_000_000;
+    let mut rates = [(1u128, 1u128); LEGS_MAX];
+    for (rate, leg) in rates.iter_mut().zip(legs) {
+        *rate = leg.gross_rate(leg.book.best(leg.side())?.px);
+    }
+    if let Some((product, bound)) = products(PPB, 1, rates.into_iter()) {
+        let rate = match (u64::try_from(product), u64::try_from(bound)) {
+            (Ok(product), Ok(bound)) => u128::from(product / bound),
+            _ => product / bound,
+        };
+        return Some(rate.min(GROSS_RATE_PPB_MAX) as i64 - PPB as i64);
+    }
     let (mut product, mut bound) = (U512::ONE.times(PPB), U512::ONE);
-    for leg in legs {
-        let best = leg.book.best(leg.side())?;
-        let (numerator, denominator) = leg.gross_rate(best.px);
+    for (numerator, denominator) in rates {
         product = product.times(numerator);
         bound = bound.times(denominator);
     }
@@ -456,10 +483,6 @@ pub fn gross_edge_ppb(legs: &[Leg<'_>]) -> Option<i64> {
 pub fn ppm_of(amount: Amount, ppm: i64) -> Amount {
     let exact = i128::from(amount.0) * i128::from(ppm);
     Amount(i64::try_from(div_ceil(exact, PPM)).unwrap_or(i64::MAX))
-}
-
-fn div_ceil(a: i128, b: i128) -> i128 {
-    -(-a).div_euclid(b)
 }
 
 fn amount(value: i128) -> Option<Amount> {
