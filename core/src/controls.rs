@@ -972,16 +972,27 @@ impl Controls {
             (other.venue, other.instrument, other.action, other.px, other.qty)
                 == (wish.venue, wish.instrument, wish.action, wish.px, wish.qty)
         };
-        let recent = || self.sent.iter().flatten().filter(|sent| same(&sent.wish));
-        let age = |sent: &SentOrder| view.now_ns - sent.at_ns;
-        let twice = recent()
-            .find(|sent| sent.wish.cause == wish.cause && age(sent) <= DUPLICATE_NS)
-            .map(age);
-        if let Some(age) = twice {
+        // Newest first: what was sent before the last second is behind all that counts.
+        let places = (0..self.sent_count.min(SENT)).map(|back| (self.sent_count - 1 - back) % SENT);
+        let (mut twice, mut equal) = (None, before.iter().filter(|w| same(w)).count());
+        for place in places {
+            let Some(sent) = &self.sent[place] else { break };
+            let age = view.now_ns - sent.at_ns;
+            if S < age {
+                break;
+            }
+            if !same(&sent.wish) {
+                continue;
+            }
+            equal += 1;
+            if sent.wish.cause == wish.cause && age <= DUPLICATE_NS {
+                // Of several the first of the ring is told.
+                twice = twice.filter(|(first, _)| *first < place).or(Some((place, age)));
+            }
+        }
+        if let Some((_, age)) = twice {
             return deny(Control::Duplicate, Mute::C14, wish, age, DUPLICATE_NS);
         }
-        let equal = recent().filter(|sent| age(sent) <= S).count()
-            + before.iter().filter(|w| same(w)).count();
         if EQUAL_1S_MAX < equal as i64 + 1 {
             return deny(Control::Duplicate, Mute::C14, wish, equal as i64 + 1, EQUAL_1S_MAX);
         }

@@ -14,7 +14,7 @@ use crate::instrument::{FeeIn, Instrument, Universe};
 use crate::log::{LOG_ERROR, Log, NOTHING, log2};
 use crate::market::{Market, Unusable};
 use crate::params::Params;
-use crate::units::{Amount, PPM_PER_UNIT, Side, div_floor, pow10};
+use crate::units::{Amount, PPM_PER_UNIT, Side, div_ceil, div_floor, pow10};
 use crate::walk::{self, Leg, Plan, TooLarge};
 
 /// What was decided about a candidate. The numbers are part of the journal's format.
@@ -350,7 +350,7 @@ fn minimums(legs: &[Leg<'_>], plan: &Plan) -> Option<Verdict> {
 /// The price of a leg's age, rounded up.
 fn staleness_ppm(age_ns: i64, ppm_per_s: i32) -> i64 {
     let exact = i128::from(age_ns) * i128::from(ppm_per_s);
-    -(-exact).div_euclid(1_000_000_000) as i64
+    div_ceil(exact, 1_000_000_000) as i64
 }
 
 /// What fee and exponents add to an edge's log price, never below the true value.

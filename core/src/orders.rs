@@ -546,13 +546,12 @@ impl Orders {
         if self.find(name.0, name.1).is_some() {
             return None;
         }
-        let settled =
-            |slot: &usize| self.names[*slot] == NOBODY || !self.open.contains(&(*slot as u16));
-        let age = |slot: &usize| match self.names[*slot] {
-            NOBODY => i64::MIN,
-            _ => self.slots[*slot].created_ns,
-        };
-        let slot = Orders::probes(name.0, name.1).filter(settled).min_by_key(age)?;
+        // The first place that nobody has, else that of the oldest settled order.
+        let free = Orders::probes(name.0, name.1).find(|slot| self.names[*slot] == NOBODY);
+        let settled = |slot: &usize| !self.open.contains(&(*slot as u16));
+        let age = |slot: &usize| self.slots[*slot].created_ns;
+        let oldest = || Orders::probes(name.0, name.1).filter(settled).min_by_key(age);
+        let slot = free.or_else(oldest)?;
         self.names[slot] = name;
         self.slots[slot] = order;
         self.open.push(slot as u16);

@@ -14,7 +14,7 @@ use crate::account::{Balance, BalanceSource, Peer, Session};
 use crate::controls::{self, Act, Breach, Control, Controls, View, Wish};
 use crate::detector::{Detector, Evaluation, Verdict};
 use crate::episode::Outbox;
-use crate::graph::{Cycle, EdgeId, LEGS_MAX};
+use crate::graph::{Cycle, LEGS_MAX};
 use crate::hedge::{self, Choice};
 use crate::instrument::{AssetId, FeeIn, Instrument, Universe};
 use crate::ledger::{Audit, Ledger, Pnl, Posting, Tag, clamp};
@@ -164,6 +164,8 @@ pub struct Desk {
     page: LevelWord,
     /// By scope, global first: what we raised and the page has not told back, with its epoch then.
     raised: [Option<(Level, u32)>; 4],
+    /// What both make of each venue.
+    effective: [Level; 3],
     /// Instruments to be halted by the engine, with the breach.
     halts: Vec<Breach>,
     /// Instruments whose depth came back without a change of their book.
@@ -196,7 +198,7 @@ macro_rules! view {
             ledger: &$desk.ledger,
             orders: &$desk.orders,
             rounds: &$desk.rounds,
-            levels: levels($desk.page, &$desk.raised),
+            levels: $desk.effective,
             now_ns: $env.now_ns,
         }
     };
@@ -233,6 +235,7 @@ impl Desk {
             paper: Paper::new(assets, u64::from(limits.run) << 32),
             page: LevelWord::PAUSED,
             raised: [None; 4],
+            effective: levels(LevelWord::PAUSED, &[None; 4]),
             halts: Vec::with_capacity(64),
             freed: Vec::with_capacity(64),
             told: alloc::vec![never; Control::COUNT * (instruments + 1)],
@@ -287,7 +290,7 @@ impl Desk {
     /// Returns the effective level of a venue, own raises included.
     #[must_use]
     pub fn level(&self, venue: Venue) -> Level {
-        levels(self.page, &self.raised)[venue.idx()]
+        self.effective[venue.idx()]
     }
 
     /// Returns what is reserved of a venue's balance for open orders.
@@ -312,7 +315,7 @@ impl Desk {
             ledger: &self.ledger,
             orders: &self.orders,
             rounds: &self.rounds,
-            levels: levels(self.page, &self.raised),
+            levels: self.effective,
             now_ns,
         }
     }
@@ -349,6 +352,7 @@ impl Desk {
             return;
         }
         self.raised[idx] = Some((level, self.page.epoch()));
+        self.effective = levels(self.page, &self.raised);
         self.counts.raises += 1;
         let venue = match scope {
             Scope::Global => 0,
@@ -386,7 +390,7 @@ impl Desk {
 
     /// Takes the level word as the page holds it.
     pub fn on_levels(&mut self, env: &mut Env<'_>, word: LevelWord) {
-        let before = levels(self.page, &self.raised);
+        let before = self.effective;
         let passed = word.epoch().wrapping_sub(self.page.epoch()) & 0xff_ffff;
         self.page = word;
         for (idx, raised) in self.raised.iter_mut().enumerate() {
@@ -403,6 +407,7 @@ impl Desk {
             }
         }
         let after = levels(self.page, &self.raised);
+        self.effective = after;
         let is_armed = |venue: Venue| {
             let idx = venue.idx();
             passed != 0 && before[idx] != Level::Armed && after[idx] == Level::Armed
@@ -513,11 +518,11 @@ impl Desk {
         evaluation: &Evaluation,
     ) -> [Instrument; LEGS_MAX] {
         let view = self.view((env.universe, env.params, env.market), env.now_ns);
-        let rules_of =
-            |edge: &EdgeId| env.universe.instruments[usize::from(edge.instrument())].clone();
-        let mut all: [Instrument; LEGS_MAX] = core::array::from_fn(|idx| {
-            rules_of(cycle.edges().get(idx).unwrap_or(&cycle.edges()[0]))
-        });
+        let rules_of = |idx: usize| {
+            let edge = cycle.edges().get(idx).unwrap_or(&cycle.edges()[0]);
+            env.universe.instruments[usize::from(edge.instrument())].clone()
+        };
+        let mut all: [Instrument; LEGS_MAX] = [rules_of(0), rules_of(1), rules_of(2), rules_of(3)];
         let entry = self.ramp_left > 0;
         for ((rules, edge), order) in
             all.iter_mut().zip(cycle.edges()).zip(evaluation.plan.orders())
@@ -550,9 +555,11 @@ impl Desk {
             }
             let room = |asset: AssetId, spends: bool| {
                 let band = &self.limits.assets[usize::from(asset.0)].bands[venue.idx()];
-                let available = view.available(venue, asset, &[]).unwrap_or(0);
                 match spends {
-                    true => available - i128::from(band.floor.0),
+                    true => {
+                        let available = view.available(venue, asset, &[]).unwrap_or(0);
+                        available - i128::from(band.floor.0)
+                    }
                     false => i128::from(band.ceiling.0) - self.ledger.account(venue, asset).balance,
                 }
             };
@@ -1425,7 +1432,7 @@ impl Desk {
             let slippage = self.limits.hedge_slippage_ppm;
             let choice = hedge::choose(&view, (&probe, &probe.flows), (asset, dust), slippage, &[]);
             let Choice::Send(wish) = choice else { continue };
-            if levels(self.page, &self.raised)[wish.venue.idx()] > Level::Armed {
+            if self.level(wish.venue) > Level::Armed {
                 continue;
             }
             let Some(place) = self.adopt(env) else { return };
