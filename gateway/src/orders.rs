@@ -7,6 +7,7 @@
 //! Not here: what is told to the engine and when (`desk`).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use tandem_core::order::{Action, ClientId, DoneStatus, FillTerms, NewOrder, OrderKey, Tif};
 use tandem_core::units::{Px, Qty};
@@ -172,11 +173,38 @@ impl Entry {
     }
 }
 
+/// Hashes names: two multiplications instead of the keyed hash that the venues' ids get. Who makes names
+/// collide slows down a table of fixed room, and no more.
+#[derive(Debug, Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_i64(&mut self, value: i64) {
+        self.write_u64(value.cast_unsigned());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(29) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 /// The table. Slots stay where they are until their entry makes way.
 #[derive(Debug)]
 pub struct Orders {
     entries: Vec<Entry>,
-    by_name: HashMap<Name, usize>,
+    by_name: HashMap<Name, usize, BuildHasherDefault<NameHasher>>,
     by_venue: HashMap<u128, usize>,
     /// Where to look for an entry to replace.
     hand: usize,
@@ -192,7 +220,7 @@ impl Default for Orders {
         };
         Orders {
             entries: std::iter::repeat_with(nobody).take(ROOM).collect(),
-            by_name: HashMap::with_capacity(2 * ROOM),
+            by_name: HashMap::with_capacity_and_hasher(2 * ROOM, BuildHasherDefault::default()),
             by_venue: HashMap::with_capacity(2 * ROOM),
             hand: 0,
             live: 0,
