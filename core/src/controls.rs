@@ -300,11 +300,13 @@ pub struct View<'a> {
 impl View<'_> {
     /// Returns the worth of an amount in the numeraire.
     #[must_use]
+    #[inline]
     pub fn worth(&self, asset: AssetId, amount: i128, bias: Bias) -> Option<i128> {
         let books = (self.market, self.universe, self.params);
         self.valuer.worth(books, asset, amount, bias, self.now_ns)
     }
 
+    #[inline]
     fn shift(&self, instrument: u16) -> u8 {
         shift_of(self.universe, instrument)
     }
@@ -469,6 +471,7 @@ impl View<'_> {
 }
 
 /// Returns what an order may still do, as a wish.
+#[inline]
 fn wish_of(order: &Order, qty: Qty) -> Wish {
     let terms = &order.terms;
     Wish {
@@ -1155,6 +1158,7 @@ fn missing(control: Control, mute: Mute, wish: &Wish) -> Verdict {
 }
 
 /// Returns an order's worth in the numeraire on the less favourable side.
+#[inline]
 fn notional(view: &View<'_>, wish: &Wish) -> Option<i128> {
     let rules = &view.universe.instruments[usize::from(wish.instrument)];
     let quote = quote_of(wish.px, wish.qty.0, view.shift(wish.instrument), true);

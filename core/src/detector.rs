@@ -112,6 +112,7 @@ pub struct Evaluation {
 impl Evaluation {
     /// Returns the net edge of the amount spent, in ppm rounded down.
     #[must_use]
+    #[inline]
     pub fn net_ppm(&self) -> i64 {
         if self.plan.orders().is_empty() || self.plan.input().0 == 0 {
             return 0;
@@ -285,12 +286,12 @@ impl Detector {
             }
         }
         let mut legs = [self.leg(universe, market, edges[0]); LEGS_MAX];
-        for (leg, edge) in legs.iter_mut().zip(edges) {
-            *leg = self.leg(universe, market, *edge);
+        for (idx, edge) in edges.iter().enumerate().skip(1) {
+            legs[idx] = self.leg(universe, market, *edge);
         }
         if let Some(rules) = rules {
-            for (leg, rules) in legs.iter_mut().zip(rules) {
-                leg.rules = rules;
+            for (idx, leg) in legs.iter_mut().enumerate() {
+                leg.rules = &rules[idx];
             }
         }
         let legs = &legs[..edges.len()];

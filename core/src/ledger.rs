@@ -236,18 +236,21 @@ impl Ledger {
         }
     }
 
+    #[inline]
     fn idx(&self, venue: Venue, asset: AssetId) -> usize {
         venue.idx() * self.asset_count + usize::from(asset.0)
     }
 
     /// Returns how many assets there are.
     #[must_use]
+    #[inline]
     pub fn asset_count(&self) -> usize {
         self.asset_count
     }
 
     /// Returns a venue's account of an asset of the table.
     #[must_use]
+    #[inline]
     pub fn account(&self, venue: Venue, asset: AssetId) -> &Account {
         &self.accounts[self.idx(venue, asset)]
     }
@@ -301,6 +304,7 @@ impl Ledger {
 
     /// Returns what is too little to trade of an asset.
     #[must_use]
+    #[inline]
     pub fn dust(&self, asset: AssetId) -> i128 {
         self.dust[usize::from(asset.0)]
     }
@@ -421,6 +425,7 @@ impl Ledger {
 
 /// Returns what fits a record; what does not is as large as fits, and [`Ledger::check`] says so.
 #[must_use]
+#[inline]
 pub fn clamp(value: i128) -> Amount {
     Amount(value.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
 }

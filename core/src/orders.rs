@@ -220,24 +220,28 @@ impl Order {
 
     /// Returns whether the venue said that it is over.
     #[must_use]
+    #[inline]
     pub const fn is_final(&self) -> bool {
         self.done.is_some() || self.refused.is_some()
     }
 
     /// Returns the most that the venue told to be filled.
     #[must_use]
+    #[inline]
     pub fn told(&self) -> Qty {
         self.claimed.max(self.done.map_or(Qty(0), |done| done.1))
     }
 
     /// Returns whether it is over and all of its fills are booked.
     #[must_use]
+    #[inline]
     pub fn is_settled(&self) -> bool {
         self.is_final() && self.remaining().0 == 0
     }
 
     /// Returns what may still be filled, or is filled and not booked.
     #[must_use]
+    #[inline]
     pub fn remaining(&self) -> Qty {
         let most = if self.is_final() { self.told() } else { self.terms.qty.max(self.told()) };
         if self.is_final() && muted(Mute::KeepReservation) {
@@ -261,6 +265,7 @@ impl Order {
 
     /// Returns the state.
     #[must_use]
+    #[inline]
     pub fn state(&self) -> State {
         let most = self.told();
         if self.is_final() {
@@ -508,6 +513,7 @@ impl Orders {
 
     /// Returns the order at a place.
     #[must_use]
+    #[inline]
     pub fn get(&self, slot: usize) -> &Order {
         &self.slots[slot]
     }
@@ -519,17 +525,20 @@ impl Orders {
 
     /// Returns how many orders are not settled.
     #[must_use]
+    #[inline]
     pub fn open_count(&self) -> usize {
         self.open.len()
     }
 
     /// Returns the place of the `position`-th order that is not settled.
     #[must_use]
+    #[inline]
     pub fn open_slot(&self, position: usize) -> usize {
         usize::from(self.open[position])
     }
 
     /// Returns the orders that are not settled.
+    #[inline]
     pub fn open(&self) -> impl Iterator<Item = &Order> + '_ {
         self.open.iter().map(|slot| &self.slots[usize::from(*slot)])
     }

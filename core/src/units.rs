@@ -167,6 +167,7 @@ pub fn div_ceil(a: i128, b: i128) -> i128 {
 
 /// Returns 10^`exponent`, for exponents up to [`EXPONENT_MAX`].
 #[must_use]
+#[inline]
 pub const fn pow10(exponent: u8) -> i64 {
     const TABLE: [i64; EXPONENT_MAX as usize + 1] = {
         let mut table = [1i64; EXPONENT_MAX as usize + 1];

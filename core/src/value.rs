@@ -135,6 +135,7 @@ impl Valuer {
 }
 
 impl Hop {
+    #[inline]
     fn convert(&self, book: &crate::book::Book, size: i128, bias: Bias) -> Option<i128> {
         // Base is dear at the ask; quote is dear where base is cheap, at the bid.
         let side = match (self.is_base, bias) {
@@ -154,6 +155,7 @@ impl Hop {
 
 /// Returns what `qty` at `px` is in quote quanta: rounded up where we pay, down where we receive.
 #[must_use]
+#[inline]
 pub fn quote_of(px: Px, qty: i64, shift: u8, pays: bool) -> i128 {
     let exact = i128::from(px.0) * i128::from(qty);
     let scale = i128::from(pow10(shift));
@@ -162,6 +164,7 @@ pub fn quote_of(px: Px, qty: i64, shift: u8, pays: bool) -> i128 {
 
 /// Returns 10^-shift that brings px × qty of an instrument to its quote's quanta.
 #[must_use]
+#[inline]
 pub fn shift_of(universe: &Universe, instrument: u16) -> u8 {
     let rules = &universe.instruments[usize::from(instrument)];
     rules.px_exponent + universe.exponent(rules.base) - universe.exponent(rules.quote)

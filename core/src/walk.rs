@@ -63,23 +63,27 @@ pub struct Plan {
 impl Plan {
     /// Returns the orders.
     #[must_use]
+    #[inline]
     pub fn orders(&self) -> &[Order] {
         &self.orders[..self.len]
     }
 
     /// Returns what the first leg spends.
     #[must_use]
+    #[inline]
     pub fn input(&self) -> Amount {
         self.orders[0].spends
     }
 
     /// Returns how many levels each leg touches; an order for nothing stands at the first.
+    #[inline]
     fn touched(&self) -> [u32; LEGS_MAX] {
         core::array::from_fn(|idx| self.orders[idx].levels.max(1))
     }
 
     /// Returns what the last leg brings.
     #[must_use]
+    #[inline]
     pub fn output(&self) -> Amount {
         self.orders[self.len - 1].brings
     }
@@ -110,6 +114,7 @@ struct Fill {
 }
 
 impl Leg<'_> {
+    #[inline]
     fn side(&self) -> Side {
         match self.action {
             Action::Buy => Side::Ask,
@@ -128,6 +133,7 @@ impl Leg<'_> {
     }
 
     /// Takes exactly `qty`; nothing where the displayed depth is less.
+    #[inline]
     fn take(&self, qty: i64) -> Option<Fill> {
         let mut fill = Fill { qty, raw: 0, px: 0, levels: 0 };
         let mut rest = qty;
@@ -176,6 +182,7 @@ impl Leg<'_> {
         }
     }
 
+    #[inline]
     fn order(&self, fill: Fill) -> Option<Order> {
         let scale = self.scale();
         let (spends, brings) = match (self.action, self.rules.fee_in) {
@@ -208,6 +215,7 @@ impl Leg<'_> {
     }
 
     /// The order that an amount of the leg's input asset gives.
+    #[inline]
     fn convert(&self, input: Amount) -> Option<Order> {
         let fill = match self.action {
             Action::Sell => self.take(input.0 - input.0 % self.rules.lot.0),
@@ -321,6 +329,7 @@ impl Leg<'_> {
         }
     }
 
+    #[inline]
     fn within_limits(&self, order: &Order) -> bool {
         order.qty <= self.rules.qty_max && order.notional <= self.rules.notional_max
     }
@@ -520,6 +529,7 @@ pub fn gross_edge_ppb(legs: &[Leg<'_>]) -> Option<i64> {
 
 /// Returns `amount × ppm / 10^6` rounded up: what a buffer takes.
 #[must_use]
+#[inline]
 pub fn ppm_of(amount: Amount, ppm: i64) -> Amount {
     let exact = i128::from(amount.0) * i128::from(ppm);
     Amount(i64::try_from(div_ceil(exact, PPM)).unwrap_or(i64::MAX))
