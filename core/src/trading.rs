@@ -448,7 +448,8 @@ impl Desk {
         assessed: &[Evaluation],
         id: impl Fn(u32) -> u64,
     ) {
-        if self.limits.mode == Mode::Observe {
+        // Nearly every tick: nothing was decided.
+        if assessed.is_empty() || self.limits.mode == Mode::Observe {
             return;
         }
         // Ranked once: what is attempted moves no balance until it is filled, so no rank changes meanwhile.
