@@ -72,7 +72,6 @@ struct Live {
 }
 
 #[allow(
-    dead_code,
     unexpected_cfgs,
     missing_docs,
     reason = "the limits that the core's own tests trade with; what is not used here is used there"
