@@ -183,6 +183,14 @@ impl Book {
         true
     }
 
+    /// Makes a side equal to another book's; beyond the capacity the worst are left out.
+    pub fn copy(&mut self, side: Side, from: &Book) {
+        let theirs = &from.sides[side.idx()];
+        let ours = &mut self.sides[side.idx()];
+        ours.clear();
+        ours.extend_from_slice(&theirs[theirs.len().saturating_sub(self.capacity)..]);
+    }
+
     /// Replaces a side by a snapshot's levels, given best first. Levels out of order are put in order,
     /// of equal prices the later one counts, zero quantities remove. Beyond the capacity the worst are
     /// left out. Returns how many were left out.

@@ -27,7 +27,7 @@ use crate::orders::{Order, Orders, State};
 use crate::params::Params;
 use crate::record::{BookState, TradingStatus, Venue};
 use crate::round::Rounds;
-use crate::units::{PPM_PER_UNIT, Px, Qty, pow10};
+use crate::units::{PPM_PER_UNIT, Px, Qty, div, div_ceil, pow10};
 use crate::value::{Bias, Valuer, quote_of, shift_of};
 
 const S: i64 = 1_000_000_000;
@@ -125,11 +125,13 @@ pub enum Control {
     FeeModel = 34,
     /// Orders stayed unknown.
     LongUnknown = 35,
+    /// A venue took a fill back, or corrected one.
+    Bust = 36,
 }
 
 impl Control {
     /// How many numbers there are, 0 included.
-    pub const COUNT: usize = 36;
+    pub const COUNT: usize = 37;
 
     /// Every control of the table, C5b last.
     pub const TABLE: [Control; 26] = [
@@ -200,6 +202,7 @@ impl Control {
             Control::Refusal => "refusal",
             Control::FeeModel => "fee model",
             Control::LongUnknown => "long unknown",
+            Control::Bust => "bust",
         }
     }
 
@@ -216,6 +219,7 @@ impl Control {
             Control::Refusal,
             Control::FeeModel,
             Control::LongUnknown,
+            Control::Bust,
         ];
         Control::TABLE.into_iter().chain(others).find(|control| *control as u8 == tag)
     }
@@ -296,11 +300,13 @@ pub struct View<'a> {
 impl View<'_> {
     /// Returns the worth of an amount in the numeraire.
     #[must_use]
+    #[inline]
     pub fn worth(&self, asset: AssetId, amount: i128, bias: Bias) -> Option<i128> {
         let books = (self.market, self.universe, self.params);
         self.valuer.worth(books, asset, amount, bias, self.now_ns)
     }
 
+    #[inline]
     fn shift(&self, instrument: u16) -> u8 {
         shift_of(self.universe, instrument)
     }
@@ -316,7 +322,7 @@ impl View<'_> {
                 let fee = match rules.fee_in {
                     FeeIn::Quote => {
                         let fee = i128::from(rules.taker_fee.0.max(0));
-                        -(-cost.saturating_mul(fee)).div_euclid(PPM)
+                        div_ceil(cost.saturating_mul(fee), PPM)
                     }
                     FeeIn::Received => 0,
                 };
@@ -465,6 +471,7 @@ impl View<'_> {
 }
 
 /// Returns what an order may still do, as a wish.
+#[inline]
 fn wish_of(order: &Order, qty: Qty) -> Wish {
     let terms = &order.terms;
     Wish {
@@ -811,6 +818,8 @@ impl Controls {
 
     /// Decides about all orders of a decision together. `others` are wishes already granted in it.
     pub fn check(&mut self, view: &View<'_>, wishes: &[Wish]) -> Verdict {
+        // Of all venues together it is the same for every leg.
+        let mut worth = None;
         for (idx, wish) in wishes.iter().enumerate() {
             // Without C12 a leg is looked at as if it were alone.
             let before = if muted(Mute::C12) { &[] } else { &wishes[..idx] };
@@ -821,7 +830,7 @@ impl Controls {
             self.c5(view, wish)?;
             c6(view, wish)?;
             c7(view, wish)?;
-            c8(view, wish, wishes, idx)?;
+            c8(view, wish, (wishes, idx), &mut worth)?;
             self.c9(view, wish, before)?;
             c10(view, wish)?;
             c11(view, wish, before)?;
@@ -913,7 +922,7 @@ impl Controls {
             };
             let away = i128::from((wish.px.0 - reference).abs()) * PPM;
             // Rounded up: just above the collar is above it.
-            worst = worst.max(clamp(-(-away).div_euclid(reference.max(1).into())).0);
+            worst = worst.max(clamp(div_ceil(away, reference.max(1).into())).0);
         }
         if worst <= collar || muted(Mute::C5) {
             return Ok(());
@@ -972,16 +981,27 @@ impl Controls {
             (other.venue, other.instrument, other.action, other.px, other.qty)
                 == (wish.venue, wish.instrument, wish.action, wish.px, wish.qty)
         };
-        let recent = || self.sent.iter().flatten().filter(|sent| same(&sent.wish));
-        let age = |sent: &SentOrder| view.now_ns - sent.at_ns;
-        let twice = recent()
-            .find(|sent| sent.wish.cause == wish.cause && age(sent) <= DUPLICATE_NS)
-            .map(age);
-        if let Some(age) = twice {
+        // Newest first: what was sent before the last second is behind all that counts.
+        let places = (0..self.sent_count.min(SENT)).map(|back| (self.sent_count - 1 - back) % SENT);
+        let (mut twice, mut equal) = (None, before.iter().filter(|w| same(w)).count());
+        for place in places {
+            let Some(sent) = &self.sent[place] else { break };
+            let age = view.now_ns - sent.at_ns;
+            if S < age {
+                break;
+            }
+            if !same(&sent.wish) {
+                continue;
+            }
+            equal += 1;
+            if sent.wish.cause == wish.cause && age <= DUPLICATE_NS {
+                // Of several the first of the ring is told.
+                twice = twice.filter(|(first, _)| *first < place).or(Some((place, age)));
+            }
+        }
+        if let Some((_, age)) = twice {
             return deny(Control::Duplicate, Mute::C14, wish, age, DUPLICATE_NS);
         }
-        let equal = recent().filter(|sent| age(sent) <= S).count()
-            + before.iter().filter(|w| same(w)).count();
         if EQUAL_1S_MAX < equal as i64 + 1 {
             return deny(Control::Duplicate, Mute::C14, wish, equal as i64 + 1, EQUAL_1S_MAX);
         }
@@ -1144,6 +1164,7 @@ fn missing(control: Control, mute: Mute, wish: &Wish) -> Verdict {
 }
 
 /// Returns an order's worth in the numeraire on the less favourable side.
+#[inline]
 fn notional(view: &View<'_>, wish: &Wish) -> Option<i128> {
     let rules = &view.universe.instruments[usize::from(wish.instrument)];
     let quote = quote_of(wish.px, wish.qty.0, view.shift(wish.instrument), true);
@@ -1199,7 +1220,12 @@ fn c7(view: &View<'_>, wish: &Wish) -> Verdict {
 
 /// An entry must leave every exposure within its limit with all legs of its round counted; a hedge must
 /// not make the worst case of its asset worse than it is.
-fn c8(view: &View<'_>, wish: &Wish, wishes: &[Wish], idx: usize) -> Verdict {
+fn c8(
+    view: &View<'_>,
+    wish: &Wish,
+    (wishes, idx): (&[Wish], usize),
+    worth: &mut Option<Option<i128>>,
+) -> Verdict {
     let (control, mute) = (Control::Exposure, Mute::C8);
     let rules = &view.universe.instruments[usize::from(wish.instrument)];
     if wish.purpose.reduces() {
@@ -1233,7 +1259,12 @@ fn c8(view: &View<'_>, wish: &Wish, wishes: &[Wish], idx: usize) -> Verdict {
     let venue = Some(wish.venue);
     let venue_max = view.limits.venues[wish.venue.idx()].exposure_max;
     for (venue, most) in [(venue, venue_max), (None, view.limits.exposure_max)] {
-        match view.exposure_worth(venue, with) {
+        let found = match venue {
+            Some(_) => view.exposure_worth(venue, with),
+            None if muted(Mute::C12) => view.exposure_worth(None, with),
+            None => *worth.get_or_insert_with(|| view.exposure_worth(None, with)),
+        };
+        match found {
             None => return missing(control, mute, wish),
             Some(worth) if i128::from(most) < worth => {
                 return deny(control, mute, wish, clamp(worth).0, most);
@@ -1338,7 +1369,7 @@ fn c18(view: &View<'_>, wish: &Wish) -> Verdict {
     }
     let levels = view.market.get(wish.instrument).depth().levels(wish.action.takes());
     let visible: i128 = levels.map(|level| i128::from(level.qty.0)).sum();
-    let most = visible * i128::from(limits.depth_ppm_max) / PPM;
+    let most = div(visible * i128::from(limits.depth_ppm_max), PPM);
     if most < i128::from(wish.qty.0) {
         return deny(control, mute, wish, wish.qty.0, clamp(most).0);
     }

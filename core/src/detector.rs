@@ -14,7 +14,7 @@ use crate::instrument::{FeeIn, Instrument, Universe};
 use crate::log::{LOG_ERROR, Log, NOTHING, log2};
 use crate::market::{Market, Unusable};
 use crate::params::Params;
-use crate::units::{Amount, PPM_PER_UNIT, Side, pow10};
+use crate::units::{Amount, PPM_PER_UNIT, Side, div_ceil, div_floor, pow10};
 use crate::walk::{self, Leg, Plan, TooLarge};
 
 /// What was decided about a candidate. The numbers are part of the journal's format.
@@ -112,12 +112,13 @@ pub struct Evaluation {
 impl Evaluation {
     /// Returns the net edge of the amount spent, in ppm rounded down.
     #[must_use]
+    #[inline]
     pub fn net_ppm(&self) -> i64 {
         if self.plan.orders().is_empty() || self.plan.input().0 == 0 {
             return 0;
         }
         let exact = i128::from(self.net.0) * i128::from(PPM_PER_UNIT);
-        exact.div_euclid(i128::from(self.plan.input().0)) as i64
+        div_floor(exact, self.plan.input().0.into()) as i64
     }
 }
 
@@ -285,12 +286,12 @@ impl Detector {
             }
         }
         let mut legs = [self.leg(universe, market, edges[0]); LEGS_MAX];
-        for (leg, edge) in legs.iter_mut().zip(edges) {
-            *leg = self.leg(universe, market, *edge);
+        for (idx, edge) in edges.iter().enumerate().skip(1) {
+            legs[idx] = self.leg(universe, market, *edge);
         }
         if let Some(rules) = rules {
-            for (leg, rules) in legs.iter_mut().zip(rules) {
-                leg.rules = rules;
+            for (idx, leg) in legs.iter_mut().enumerate() {
+                leg.rules = &rules[idx];
             }
         }
         let legs = &legs[..edges.len()];
@@ -350,7 +351,7 @@ fn minimums(legs: &[Leg<'_>], plan: &Plan) -> Option<Verdict> {
 /// The price of a leg's age, rounded up.
 fn staleness_ppm(age_ns: i64, ppm_per_s: i32) -> i64 {
     let exact = i128::from(age_ns) * i128::from(ppm_per_s);
-    -(-exact).div_euclid(1_000_000_000) as i64
+    div_ceil(exact, 1_000_000_000) as i64
 }
 
 /// What fee and exponents add to an edge's log price, never below the true value.

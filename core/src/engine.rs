@@ -811,6 +811,7 @@ const fn is_about_orders(kind: Kind) -> bool {
         Kind::OrderSent
             | Kind::OrderAck
             | Kind::OrderFill
+            | Kind::OrderBust
             | Kind::OrderTotals
             | Kind::OrderDone
             | Kind::OrderReject

@@ -319,6 +319,7 @@ impl Outbox {
     }
 
     /// Adds a record, or counts it as lost where there is no room: the host must say so (`Gap`).
+    #[inline]
     pub fn push(&mut self, record: Record) {
         if self.records.len() < self.capacity {
             self.records.push(record);

@@ -88,6 +88,7 @@ pub struct Cycle {
 impl Cycle {
     /// Returns the legs in the order of the conversions.
     #[must_use]
+    #[inline]
     pub fn edges(&self) -> &[EdgeId] {
         &self.edges[..usize::from(self.len)]
     }

@@ -122,12 +122,14 @@ pub const INSTRUMENTS_MAX: usize = u16::MAX as usize;
 impl Universe {
     /// Returns the instrument with this id, or nothing where a record names none of ours.
     #[must_use]
+    #[inline]
     pub fn get(&self, instrument: u16) -> Option<&Instrument> {
         self.instruments.get(usize::from(instrument))
     }
 
     /// Returns the exponent of an asset's amounts.
     #[must_use]
+    #[inline]
     pub fn exponent(&self, asset: AssetId) -> u8 {
         self.assets[usize::from(asset.0)].exponent
     }

@@ -40,12 +40,14 @@ pub enum Tag {
     Carried = 5,
     /// What rounds left over that is too little to trade: moves no venue's balance (venue 0).
     Dust = 6,
+    /// Fills that a venue took back, base, quote and fee: what `Trade` and `Fee` were told stays there.
+    Bust = 7,
 }
 
 impl Tag {
     /// Every tag, in the order of its number.
-    pub const ALL: [Tag; 6] =
-        [Tag::Opening, Tag::Trade, Tag::Fee, Tag::External, Tag::Carried, Tag::Dust];
+    pub const ALL: [Tag; 7] =
+        [Tag::Opening, Tag::Trade, Tag::Fee, Tag::External, Tag::Carried, Tag::Dust, Tag::Bust];
 
     /// Returns the account's name as shown to people.
     #[must_use]
@@ -57,6 +59,7 @@ impl Tag {
             Tag::External => "external",
             Tag::Carried => "carried",
             Tag::Dust => "dust",
+            Tag::Bust => "bust",
         }
     }
 }
@@ -175,6 +178,14 @@ pub struct Account {
     recent_count: usize,
 }
 
+impl Account {
+    /// Returns whether the balance is the sum of where it came from.
+    #[must_use]
+    pub fn is_sum(&self) -> bool {
+        self.flows.iter().sum::<i128>() == self.balance
+    }
+}
+
 /// Balances before the latest changes that an account remembers.
 const RECENT: usize = 16;
 /// A word of a venue may have been read this long before it was heard.
@@ -225,18 +236,21 @@ impl Ledger {
         }
     }
 
+    #[inline]
     fn idx(&self, venue: Venue, asset: AssetId) -> usize {
         venue.idx() * self.asset_count + usize::from(asset.0)
     }
 
     /// Returns how many assets there are.
     #[must_use]
+    #[inline]
     pub fn asset_count(&self) -> usize {
         self.asset_count
     }
 
     /// Returns a venue's account of an asset of the table.
     #[must_use]
+    #[inline]
     pub fn account(&self, venue: Venue, asset: AssetId) -> &Account {
         &self.accounts[self.idx(venue, asset)]
     }
@@ -256,7 +270,7 @@ impl Ledger {
         tag: Tag,
         (run, key): (u32, OrderKey),
     ) -> Posting {
-        if matches!(tag, Tag::Trade | Tag::Fee) {
+        if matches!(tag, Tag::Trade | Tag::Fee | Tag::Bust) {
             let flow = &mut self.day_flows[usize::from(asset.0)];
             *flow = flow.saturating_add(delta);
         }
@@ -290,6 +304,7 @@ impl Ledger {
 
     /// Returns what is too little to trade of an asset.
     #[must_use]
+    #[inline]
     pub fn dust(&self, asset: AssetId) -> i128 {
         self.dust[usize::from(asset.0)]
     }
@@ -297,10 +312,9 @@ impl Ledger {
     /// Returns whether every balance is the sum of its accounts and fits a record.
     #[must_use]
     pub fn check(&self) -> bool {
-        self.accounts.iter().all(|account| {
-            let sum: i128 = account.flows.iter().sum();
-            sum == account.balance && i64::try_from(account.balance).is_ok()
-        })
+        self.accounts
+            .iter()
+            .all(|account| account.is_sum() && i64::try_from(account.balance).is_ok())
     }
 
     /// Compares a venue's word with the ledger. `pending` is what orders under way may explain; `is_word`
@@ -417,6 +431,7 @@ impl Ledger {
 
 /// Returns what fits a record; what does not is as large as fits, and [`Ledger::check`] says so.
 #[must_use]
+#[inline]
 pub fn clamp(value: i128) -> Amount {
     Amount(value.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
 }

@@ -218,6 +218,7 @@ impl Market {
     }
 
     /// Returns the instruments that trade a pair, at any venue.
+    #[inline]
     pub fn pair(&self, base: AssetId, quote: AssetId) -> impl Iterator<Item = u16> + '_ {
         let from = self.pairs.partition_point(|pair| (pair.0, pair.1) < (base, quote));
         let same = move |pair: &&(AssetId, AssetId, u16)| (pair.0, pair.1) == (base, quote);

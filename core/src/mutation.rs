@@ -115,11 +115,19 @@ pub enum Mute {
     Skew = 57,
     /// Realised fees are compared with the model.
     FeeModel = 58,
+    /// A fill that a venue takes back is reversed in the books.
+    Bust = 59,
+    /// A fill that was taken back is not reversed again.
+    BustRepeat = 60,
+    /// A venue that takes a fill back is halted.
+    BustHalt = 61,
+    /// What a fill that was taken back leaves naked waits for an operator.
+    BustHeld = 62,
 }
 
 impl Mute {
     /// Everything that can be switched off.
-    pub const ALL: [Mute; 53] = [
+    pub const ALL: [Mute; 57] = [
         Mute::C1,
         Mute::C2,
         Mute::C3,
@@ -173,6 +181,10 @@ impl Mute {
         Mute::DenialRate,
         Mute::Skew,
         Mute::FeeModel,
+        Mute::Bust,
+        Mute::BustRepeat,
+        Mute::BustHalt,
+        Mute::BustHeld,
     ];
 }
 

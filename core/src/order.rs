@@ -326,6 +326,19 @@ pub enum UnknownCause {
     Restart = 5,
 }
 
+/// What one fill moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FillTerms {
+    /// Price.
+    pub px: Px,
+    /// Quantity.
+    pub qty: Qty,
+    /// Fee, in the quanta of `asset`.
+    pub fee: Amount,
+    /// Asset index of the fee.
+    pub asset: u16,
+}
+
 /// What a gateway says about an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -390,6 +403,13 @@ pub enum Report {
         class: RejectClass,
         /// The venue's code, 0 where it has none.
         code: i64,
+    },
+    /// The venue took a fill back, or corrected it. Said twice it is true once.
+    Bust {
+        /// The trade id that the fill was told with; never 0.
+        trade_id: u64,
+        /// What the fill is from now on; nothing where it never was.
+        instead: Option<FillTerms>,
     },
 }
 
@@ -477,6 +497,10 @@ impl Report {
             Report::CancelReject { class, code } => {
                 (Kind::CancelReject, [class as i64, code, 0], 0, 0)
             }
+            Report::Bust { trade_id, instead: None } => (Kind::OrderBust, [0; 3], 0, trade_id),
+            Report::Bust { trade_id, instead: Some(is) } => {
+                (Kind::OrderBust, [is.px.0, is.qty.0, is.fee.0], is.asset, trade_id)
+            }
         };
         let data = [key.0, data[0], data[1], data[2]];
         let record = Record::new(kind, venue as u8, instrument, data);
@@ -514,6 +538,16 @@ impl Report {
             }
             Kind::CancelReject => {
                 Report::CancelReject { class: tagged(&RejectClass::ALL, a, |s| s as u8)?, code: b }
+            }
+            Kind::OrderBust if record.update_id != 0 => {
+                let instead = match (a, b, c) {
+                    (0, 0, 0) => None,
+                    (1.., 1.., _) => {
+                        Some(FillTerms { px: Px(a), qty: Qty(b), fee: Amount(c), asset })
+                    }
+                    _ => return None,
+                };
+                Report::Bust { trade_id: record.update_id, instead }
             }
             _ => return None,
         };
@@ -586,6 +620,11 @@ mod tests {
             Report::Reject { class: RejectClass::Funds, code: -2010 },
             Report::Unknown { cause: UnknownCause::Venue },
             Report::CancelReject { class: RejectClass::NoOrder, code: -2011 },
+            Report::Bust { trade_id: 5, instead: None },
+            Report::Bust {
+                trade_id: 5,
+                instead: Some(FillTerms { px: Px(1), qty: Qty(2), fee: Amount(-3), asset: 4 }),
+            },
         ] {
             let record = report.record(Venue::Binance, 1, 3, key);
             assert_eq!(Report::read(&record), Some((3, key, report)));
@@ -593,5 +632,8 @@ mod tests {
         let no_trade_id =
             Report::Fill { px: Px(1), qty: Qty(2), fee: Amount(0), asset: 0, trade_id: 0 };
         assert_eq!(Report::read(&no_trade_id.record(Venue::Binance, 1, 3, key)), None);
+        let half = Report::Bust { trade_id: 5, instead: None }.record(Venue::Binance, 1, 3, key);
+        assert_eq!(Report::read(&Record { data: [key.0, 7, 0, 0], ..half }), None);
+        assert_eq!(Report::read(&Record { update_id: 0, ..half }), None);
     }
 }

@@ -11,13 +11,17 @@
 //! limit, one trade with two contents) is a [`Broken`] invariant, applied all the same where it moved
 //! money.
 //!
+//! What a venue takes back ([`Orders::take_back`]) is no contradiction but a later word on one trade: the
+//! order keeps its fills as they were told, the trade's last word is what counts, and it counts the same
+//! whether it comes before the fill, after it, or twice.
+//!
 //! Not here: money (`ledger`), what a round does about it (`round`), time-outs' lengths (`limits`).
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::mutation::{Mute, muted};
-use crate::order::{Action, DoneStatus, NewOrder, OrderKey, RejectClass, Report};
+use crate::order::{Action, DoneStatus, FillTerms, NewOrder, OrderKey, RejectClass, Report};
 use crate::units::{Amount, Px, Qty};
 
 /// Orders that the table holds. Settled ones stay until their place is needed.
@@ -113,6 +117,34 @@ pub struct Effect {
     pub fill: Option<Fill>,
     /// The invariant that it broke, where it broke one.
     pub broken: Option<Broken>,
+    /// It was a fill that came before.
+    pub repeated: bool,
+}
+
+/// What a word about a fill that is taken back or corrected did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenBack {
+    /// It was said before.
+    Repeated,
+    /// The fill is not known, or not what it moved: nothing can be reversed.
+    Unknown,
+    /// The fill is another order's.
+    Conflict,
+    /// The fill is something else from now on.
+    Changed(Change),
+}
+
+/// A fill that is not what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Place of its order in the table, where that still knows it.
+    pub slot: Option<usize>,
+    /// What its order did.
+    pub action: Action,
+    /// What it was, which is booked; nothing where it was taken back before.
+    pub was: Option<FillTerms>,
+    /// What it is.
+    pub is: Option<FillTerms>,
 }
 
 /// One order.
@@ -124,6 +156,8 @@ pub struct Order {
     pub round: u64,
     /// Sum of the fills.
     pub filled: Qty,
+    /// Of that, taken back by the venue; negative where it was corrected to more.
+    pub busted: Qty,
     /// Σ px × qty of the fills.
     pub raw: i128,
     /// The most that running totals claimed to be filled.
@@ -163,6 +197,7 @@ impl Order {
             terms,
             round,
             filled: Qty(0),
+            busted: Qty(0),
             raw: 0,
             claimed: Qty(0),
             claimed_cost: Amount(0),
@@ -185,24 +220,28 @@ impl Order {
 
     /// Returns whether the venue said that it is over.
     #[must_use]
+    #[inline]
     pub const fn is_final(&self) -> bool {
         self.done.is_some() || self.refused.is_some()
     }
 
     /// Returns the most that the venue told to be filled.
     #[must_use]
+    #[inline]
     pub fn told(&self) -> Qty {
         self.claimed.max(self.done.map_or(Qty(0), |done| done.1))
     }
 
     /// Returns whether it is over and all of its fills are booked.
     #[must_use]
+    #[inline]
     pub fn is_settled(&self) -> bool {
         self.is_final() && self.remaining().0 == 0
     }
 
     /// Returns what may still be filled, or is filled and not booked.
     #[must_use]
+    #[inline]
     pub fn remaining(&self) -> Qty {
         let most = if self.is_final() { self.told() } else { self.terms.qty.max(self.told()) };
         if self.is_final() && muted(Mute::KeepReservation) {
@@ -226,6 +265,7 @@ impl Order {
 
     /// Returns the state.
     #[must_use]
+    #[inline]
     pub fn state(&self) -> State {
         let most = self.told();
         if self.is_final() {
@@ -313,7 +353,7 @@ impl Order {
             }
             Report::Unknown { .. } => self.lose(now_ns),
             Report::CancelReject { .. } => self.cancel_refused = true,
-            Report::Fill { .. } => {}
+            Report::Fill { .. } | Report::Bust { .. } => {}
         }
         if self.is_final() && self.final_ns == 0 {
             self.final_ns = now_ns;
@@ -352,16 +392,25 @@ impl Order {
     }
 }
 
-/// A trade that was seen: its id and what it said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A trade: whose it is, what was told of it first, and what it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Trade {
-    id: u64,
-    content: u64,
+    run: u32,
+    key: OrderKey,
+    /// What its order did; nothing where that is not known any more.
+    action: Option<Action>,
+    /// The fill; nothing where only its end was told yet.
+    told: Option<FillTerms>,
+    /// What is left of it.
+    now: Option<FillTerms>,
 }
 
-/// Recent trades of every instrument.
+const NO_TRADE: Trade = Trade { run: 0, key: OrderKey(-1), action: None, told: None, now: None };
+
+/// Recent trades of every instrument: their ids apart, because these are what is searched.
 #[derive(Debug)]
 struct Trades {
+    ids: Vec<u64>,
     ring: Vec<Trade>,
     /// By instrument: how many were ever put in.
     count: Vec<u64>,
@@ -372,43 +421,44 @@ enum Met {
     New,
     Known,
     Conflict,
+    /// What became of it was told before the fill itself: where it stands.
+    Awaited(usize),
 }
 
 impl Trades {
     fn new(instrument_count: usize) -> Trades {
         Trades {
-            ring: vec![Trade::default(); instrument_count * TRADES],
+            ids: vec![0; instrument_count * TRADES],
+            ring: vec![NO_TRADE; instrument_count * TRADES],
             count: vec![0; instrument_count],
         }
     }
 
-    fn of(&self, instrument: u16) -> &[Trade] {
+    /// Returns where a trade stands; ids are never 0.
+    fn find(&self, instrument: u16, id: u64) -> Option<usize> {
         let from = usize::from(instrument) * TRADES;
-        &self.ring[from..from + TRADES]
+        let at = self.ids[from..from + TRADES].iter().position(|known| *known == id)?;
+        Some(from + at)
     }
 
-    fn met(&self, instrument: u16, trade: Trade) -> Met {
-        match self.of(instrument).iter().find(|known| known.id == trade.id) {
-            Some(known) if known.content == trade.content => Met::Known,
+    /// The same trade must say the same again: as first, or as it is by now.
+    fn met(&self, instrument: u16, id: u64, (run, key): (u32, OrderKey), fill: FillTerms) -> Met {
+        let Some(at) = self.find(instrument, id) else { return Met::New };
+        let known = &self.ring[at];
+        match known.told {
+            _ if (known.run, known.key) != (run, key) => Met::Conflict,
+            None => Met::Awaited(at),
+            Some(told) if told == fill || known.now == Some(fill) => Met::Known,
             Some(_) => Met::Conflict,
-            None => Met::New,
         }
     }
 
-    fn put(&mut self, instrument: u16, trade: Trade) {
+    fn put(&mut self, instrument: u16, id: u64, trade: Trade) {
         let count = &mut self.count[usize::from(instrument)];
         let at = usize::from(instrument) * TRADES + (*count % TRADES as u64) as usize;
         *count += 1;
-        self.ring[at] = trade;
+        (self.ids[at], self.ring[at]) = (id, trade);
     }
-}
-
-/// FNV-1a over what a fill says: the same trade must say the same again.
-fn content(run: u32, key: OrderKey, px: Px, qty: Qty, fee: Amount, asset: u16) -> u64 {
-    let words = [u64::from(run), key.0 as u64, px.0 as u64, qty.0 as u64, fee.0 as u64];
-    words.iter().chain([&u64::from(asset)]).fold(0xcbf2_9ce4_8422_2325, |hash, word| {
-        (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23)
-    })
 }
 
 /// The order table.
@@ -463,6 +513,7 @@ impl Orders {
 
     /// Returns the order at a place.
     #[must_use]
+    #[inline]
     pub fn get(&self, slot: usize) -> &Order {
         &self.slots[slot]
     }
@@ -474,17 +525,20 @@ impl Orders {
 
     /// Returns how many orders are not settled.
     #[must_use]
+    #[inline]
     pub fn open_count(&self) -> usize {
         self.open.len()
     }
 
     /// Returns the place of the `position`-th order that is not settled.
     #[must_use]
+    #[inline]
     pub fn open_slot(&self, position: usize) -> usize {
         usize::from(self.open[position])
     }
 
     /// Returns the orders that are not settled.
+    #[inline]
     pub fn open(&self) -> impl Iterator<Item = &Order> + '_ {
         self.open.iter().map(|slot| &self.slots[usize::from(*slot)])
     }
@@ -501,56 +555,113 @@ impl Orders {
         if self.find(name.0, name.1).is_some() {
             return None;
         }
-        let settled =
-            |slot: &usize| self.names[*slot] == NOBODY || !self.open.contains(&(*slot as u16));
-        let age = |slot: &usize| match self.names[*slot] {
-            NOBODY => i64::MIN,
-            _ => self.slots[*slot].created_ns,
-        };
-        let slot = Orders::probes(name.0, name.1).filter(settled).min_by_key(age)?;
+        // The first place that nobody has, else that of the oldest settled order.
+        let free = Orders::probes(name.0, name.1).find(|slot| self.names[*slot] == NOBODY);
+        let settled = |slot: &usize| !self.open.contains(&(*slot as u16));
+        let age = |slot: &usize| self.slots[*slot].created_ns;
+        let oldest = || Orders::probes(name.0, name.1).filter(settled).min_by_key(age);
+        let slot = free.or_else(oldest)?;
         self.names[slot] = name;
         self.slots[slot] = order;
         self.open.push(slot as u16);
         Some(slot)
     }
 
-    /// Remembers a trade of a dead run.
-    pub fn remember(&mut self, run: u32, key: OrderKey, instrument: u16, fill: &Report) {
+    /// Remembers a trade of a dead run, with what its order did where that is known.
+    pub fn remember(
+        &mut self,
+        (run, key): (u32, OrderKey),
+        instrument: u16,
+        action: Option<Action>,
+        fill: &Report,
+    ) {
         if let Report::Fill { px, qty, fee, asset, trade_id } = *fill {
-            let trade = Trade { id: trade_id, content: content(run, key, px, qty, fee, asset) };
-            if self.trades.met(instrument, trade) == Met::New {
-                self.trades.put(instrument, trade);
+            let told = Some(FillTerms { px, qty, fee, asset });
+            if self.trades.find(instrument, trade_id).is_none() {
+                self.trades.put(instrument, trade_id, Trade { run, key, action, told, now: told });
             }
         }
+    }
+
+    /// Takes a venue's word that a fill is taken back, or is something else from now on. What was told of
+    /// the order stays; what was booked of the fill is to be reversed by whoever has the books.
+    pub fn take_back(
+        &mut self,
+        (run, key): (u32, OrderKey),
+        instrument: u16,
+        trade_id: u64,
+        instead: Option<FillTerms>,
+    ) -> TakenBack {
+        let Some(at) = self.trades.find(instrument, trade_id) else {
+            let trade = Trade { run, key, action: None, told: None, now: instead };
+            self.trades.put(instrument, trade_id, trade);
+            return TakenBack::Unknown;
+        };
+        let trade = &mut self.trades.ring[at];
+        if (trade.run, trade.key) != (run, key) {
+            return TakenBack::Conflict;
+        }
+        let again = muted(Mute::BustRepeat) && trade.told.is_some();
+        if trade.now == instead && !again {
+            return TakenBack::Repeated;
+        }
+        let was = if again { trade.told } else { trade.now };
+        trade.now = instead;
+        let (Some(_), Some(action)) = (trade.told, trade.action) else { return TakenBack::Unknown };
+        let slot = self.find(run, key);
+        if let Some(slot) = slot {
+            let qty = |fill: Option<FillTerms>| fill.map_or(0, |fill| fill.qty.0);
+            let busted = &mut self.slots[slot].busted;
+            *busted = Qty(busted.0.saturating_add(qty(was) - qty(instead)));
+        }
+        TakenBack::Changed(Change { slot, action, was, is: instead })
     }
 
     /// Returns whether a trade was seen on an instrument.
     #[must_use]
     pub fn has_trade(&self, instrument: u16, trade_id: u64) -> bool {
-        self.trades.of(instrument).iter().any(|trade| trade.id == trade_id)
+        self.trades.find(instrument, trade_id).is_some()
     }
 
     /// Takes a report about the order at `slot`.
     pub fn report(&mut self, slot: usize, report: &Report, now_ns: i64) -> Effect {
         let before = self.slots[slot].state();
-        let (mut fill, mut broken) = (None, None);
+        let (mut fill, mut broken, mut repeated) = (None, None, false);
         match *report {
             Report::Fill { px, qty, fee, asset, trade_id } => {
                 let terms = self.slots[slot].terms;
-                let content = content(terms.run, terms.key, px, qty, fee, asset);
-                let trade = Trade { id: trade_id, content };
-                let met = match self.trades.met(terms.instrument, trade) {
+                let (name, told) = ((terms.run, terms.key), FillTerms { px, qty, fee, asset });
+                let met = match self.trades.met(terms.instrument, trade_id, name, told) {
                     Met::Known if muted(Mute::Dedupe) => Met::New,
                     Met::Conflict if muted(Mute::TradeConflict) => Met::Known,
                     met => met,
                 };
                 let order = &mut self.slots[slot];
                 match met {
-                    Met::Known => {}
+                    Met::Known => repeated = true,
                     Met::Conflict => broken = Some(Broken::TradeConflict),
                     Met::New if order.is_final() && muted(Mute::LateFill) => {}
+                    Met::Awaited(at) => {
+                        // It fills the order, and what became of it counts: that alone is booked.
+                        let trade = &mut self.trades.ring[at];
+                        (trade.told, trade.action) = (Some(told), Some(terms.action));
+                        let is = trade.now;
+                        broken = order.fill(px, qty);
+                        let left = is.map_or(0, |is| is.qty.0);
+                        order.busted = Qty(order.busted.0.saturating_add(qty.0 - left));
+                        fill = is.map(|FillTerms { px, qty, fee, asset }| Fill {
+                            px,
+                            qty,
+                            fee,
+                            asset,
+                            late: false,
+                        });
+                    }
                     Met::New => {
-                        self.trades.put(terms.instrument, trade);
+                        let (run, key) = name;
+                        let (action, told) = (Some(terms.action), Some(told));
+                        let trade = Trade { run, key, action, told, now: told };
+                        self.trades.put(terms.instrument, trade_id, trade);
                         let was_final = order.is_final();
                         broken = order.fill(px, qty);
                         let late = was_final && order.told() < order.filled;
@@ -567,7 +678,7 @@ impl Orders {
             }
         }
         self.file(slot);
-        Effect { slot, before, after: self.slots[slot].state(), fill, broken }
+        Effect { slot, before, after: self.slots[slot].state(), fill, broken, repeated }
     }
 
     /// Puts the order at `slot` where it belongs: among the open ones until it is settled.

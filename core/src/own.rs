@@ -148,6 +148,11 @@ impl Own {
         }
         let (book, reduced) = (&state.book, &mut state.reduced);
         for side in Side::BOTH {
+            let is_ours = |entry: &Entry| (entry.instrument, entry.side) == (instrument, side);
+            if !self.entries.iter().any(is_ours) {
+                reduced.copy(side, book);
+                continue;
+            }
             let left = book.levels(side).filter_map(|level| {
                 let qty = level.qty.0 - self.taken(instrument, side, level.px, None);
                 (0 < qty).then_some(crate::book::Level { qty: Qty(qty), ..level })

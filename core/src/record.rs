@@ -177,6 +177,9 @@ pub enum Kind {
     Restore = 53,
     /// A reconciliation ended: `[open ours, open foreign, fills added, differences]`.
     Reconciled = 54,
+    /// A fill that the venue took back or corrected: `[key, px, qty, fee]` is what it is from now on, all
+    /// 0 for nothing; fee in `asset`, trade id in `update_id`.
+    OrderBust = 55,
     /// An arbitrage found; see `detector` for the parts.
     Opportunity = 64,
     /// A candidate that was not taken; see `detector` for the parts.
@@ -195,7 +198,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Kind; 39] = [
+    pub const ALL: [Kind; 40] = [
         Kind::Level,
         Kind::Clear,
         Kind::Bbo,
@@ -228,6 +231,7 @@ impl Kind {
         Kind::ClockState,
         Kind::Restore,
         Kind::Reconciled,
+        Kind::OrderBust,
         Kind::Opportunity,
         Kind::Denial,
         Kind::ControlLevel,

@@ -4,7 +4,8 @@
 //! else, as [`Kind::Restore`] records whose `part` is the kind that each one carries on: balances as the
 //! ledger told them last (`Ledger`), the day's result (`Pnl`), every order that is not settled with all
 //! that was said about it, the recent trades of every instrument, and what rounds that are not over have
-//! left over (`Round`: `[amount, 0, 0, 0]` of venue and asset). So a dead run's orders are unknown to the
+//! left over (`Round`: `[amount, 0, 0, 0]` of venue and asset). A fill carries in `epoch` what its order did
+//! (1 bought, 2 sold), and one that was taken back is followed by that word. So a dead run's orders are unknown to the
 //! next one until their venue tells, its fills are never booked twice, and what it left naked is hedged as
 //! one orphan round as soon as the level allows.
 //!
@@ -19,7 +20,7 @@ use alloc::vec::Vec;
 
 use crate::instrument::Universe;
 use crate::ledger::{Posting, Tag};
-use crate::order::{Action, NewOrder, OrderKey, Report};
+use crate::order::{Action, FillTerms, NewOrder, OrderKey, Report};
 use crate::orders::{NO_ROUND, Order, TRADES};
 use crate::record::{Kind, Record, Venue, flag};
 use crate::round::{RoundReport, Stage};
@@ -41,6 +42,19 @@ type RoundName = (u32, u64);
 /// Fills whose round was over: the next orphan round is theirs.
 const NEXT_ORPHAN: RoundName = (0, u64::MAX);
 
+/// What was moved by the fill that was just taken back: the round that is told next has it.
+const NEXT_TOLD: RoundName = (0, u64::MAX - 1);
+
+/// Returns what the order of a carried fill did; nothing where that was not known.
+#[must_use]
+pub fn action_of(inner: &Record) -> Option<Action> {
+    match inner.epoch {
+        1 => Some(Action::Buy),
+        2 => Some(Action::Sell),
+        _ => None,
+    }
+}
+
 /// What a round has moved of an asset at a venue.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
@@ -59,6 +73,10 @@ struct Gathering<'a> {
     orders: BTreeMap<(u32, OrderKey), Known>,
     trades: Vec<Record>,
     trade_ids: BTreeSet<(u16, u64)>,
+    /// The last word on fills that were taken back or corrected, by instrument and trade.
+    busts: BTreeMap<(u16, u64), Record>,
+    /// The last input was such a word: what is posted now belongs to it.
+    is_busting: bool,
     flows: Vec<Flow>,
     orphans: BTreeSet<RoundName>,
     settled: BTreeSet<RoundName>,
@@ -79,6 +97,8 @@ pub fn collect(universe: &Universe, journal: impl Iterator<Item = Record>) -> Ve
         orders: BTreeMap::new(),
         trades: Vec::new(),
         trade_ids: BTreeSet::new(),
+        busts: BTreeMap::new(),
+        is_busting: false,
         flows: Vec::new(),
         orphans: BTreeSet::new(),
         settled: BTreeSet::new(),
@@ -109,6 +129,7 @@ fn carried(record: &Record) -> Record {
 
 impl Gathering<'_> {
     fn take(&mut self, record: &Record) {
+        self.is_busting &= record.has(flag::OUTPUT);
         match record.kind() {
             Some(Kind::Restore) => {
                 if !self.is_restoring {
@@ -155,6 +176,13 @@ impl Gathering<'_> {
     fn take_posting(&mut self, record: &Record) {
         let Some(posting) = Posting::read(record) else { return };
         self.postings.insert((record.venue, record.asset), *record);
+        if self.is_busting && posting.venue.is_some() {
+            self.flow(NEXT_TOLD, record.venue, record.asset, posting.delta.0.into());
+        }
+        if self.is_busting && posting.tag == Tag::Dust && posting.run == 0 {
+            // There was no place for a round: it is in the dust.
+            self.flows.retain(|flow| flow.round != NEXT_TOLD);
+        }
         // Dust that goes back into a round is that round's leftover.
         let round = (posting.run, posting.key.round());
         if posting.tag == Tag::Dust && posting.run != 0 && !self.settled.contains(&round) {
@@ -173,6 +201,9 @@ impl Gathering<'_> {
         }
         let Some(report) = RoundReport::decode(&self.group) else { return };
         let name = (report.run, report.id);
+        for flow in self.flows.iter_mut().filter(|flow| flow.round == NEXT_TOLD) {
+            flow.round = name;
+        }
         if report.is_orphan && self.orphans.insert(name) {
             for flow in self.flows.iter_mut().filter(|flow| flow.round == NEXT_ORPHAN) {
                 flow.round = name;
@@ -189,6 +220,11 @@ impl Gathering<'_> {
 
     fn take_report(&mut self, record: &Record, books: bool) {
         let Some((run, key, report)) = Report::read(record) else { return };
+        if let Report::Bust { trade_id, .. } = report {
+            self.is_busting = books;
+            self.busts.insert((record.instrument, trade_id), *record);
+            return;
+        }
         let is_fill = matches!(report, Report::Fill { .. });
         if is_fill {
             let is_new = self.trade_ids.insert((record.instrument, record.update_id));
@@ -197,7 +233,15 @@ impl Gathering<'_> {
                 return;
             }
             if is_new {
-                self.trades.push(*record);
+                let action = self.orders.get(&(run, key)).map(|known| known.order.terms.action);
+                let action = match (action, books) {
+                    (Some(Action::Buy), _) => 1,
+                    (Some(Action::Sell), _) => 2,
+                    // Of an order of a run before: as that run said.
+                    (None, false) => record.epoch,
+                    (None, true) => 0,
+                };
+                self.trades.push(Record { epoch: action, ..*record });
             }
         }
         let Some(known) = self.orders.get_mut(&(run, key)) else { return };
@@ -207,7 +251,16 @@ impl Gathering<'_> {
         if known.order.is_settled() {
             known.reports = Vec::new();
         }
-        let Report::Fill { px, qty, fee, asset, .. } = report else { return };
+        let Report::Fill { mut px, mut qty, mut fee, mut asset, .. } = report else { return };
+        // What became of it was told before it came: that alone is booked.
+        let early = self.busts.get(&(record.instrument, record.update_id)).and_then(Report::read);
+        match early {
+            Some((.., Report::Bust { instead: Some(is), .. })) => {
+                FillTerms { px, qty, fee, asset } = is;
+            }
+            Some(_) => return,
+            None => {}
+        }
         let Some(rules) = self.universe.get(terms.instrument).filter(|_| books) else { return };
         let own = if is_carried { self.restored } else { (run, key.round()) };
         let round = if self.settled.contains(&own) { NEXT_ORPHAN } else { own };
@@ -258,7 +311,12 @@ impl Gathering<'_> {
                 recent.push(trade);
             }
         }
-        all.extend(recent.into_iter().rev().map(carried));
+        all.extend(recent.iter().rev().map(|trade| carried(trade)));
+        let kept = |name: &(u16, u64)| {
+            let is_recent = |trade: &&Record| (trade.instrument, trade.update_id) == *name;
+            !self.trade_ids.contains(name) || of_open.contains(name) || recent.iter().any(is_recent)
+        };
+        all.extend(self.busts.iter().filter(|(name, _)| kept(name)).map(|(_, bust)| carried(bust)));
         all
     }
 }

@@ -86,12 +86,14 @@ impl Flows {
 
     /// Returns every pair.
     #[must_use]
+    #[inline]
     pub fn items(&self) -> &[(Venue, AssetId, i128)] {
         &self.items[..self.len]
     }
 
     /// Returns the sum of an asset, over all venues or at one.
     #[must_use]
+    #[inline]
     pub fn of(&self, asset: AssetId, venue: Option<Venue>) -> i128 {
         let of = |i: &&(Venue, AssetId, i128)| i.1 == asset && venue.is_none_or(|v| v == i.0);
         self.items().iter().filter(of).map(|i| i.2).sum()
@@ -247,6 +249,7 @@ impl Rounds {
     }
 
     /// Returns the rounds that are not over.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Round> + '_ {
         self.slots.iter().flatten()
     }
@@ -265,6 +268,7 @@ impl Rounds {
 
     /// Returns the round at a place.
     #[must_use]
+    #[inline]
     pub fn get(&self, slot: usize) -> Option<&Round> {
         self.slots.get(slot)?.as_ref()
     }

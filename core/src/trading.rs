@@ -14,7 +14,7 @@ use crate::account::{Balance, BalanceSource, Peer, Session};
 use crate::controls::{self, Act, Breach, Control, Controls, View, Wish};
 use crate::detector::{Detector, Evaluation, Verdict};
 use crate::episode::Outbox;
-use crate::graph::{Cycle, EdgeId, LEGS_MAX};
+use crate::graph::{Cycle, LEGS_MAX};
 use crate::hedge::{self, Choice};
 use crate::instrument::{AssetId, FeeIn, Instrument, Universe};
 use crate::ledger::{Audit, Ledger, Pnl, Posting, Tag, clamp};
@@ -23,16 +23,16 @@ use crate::limits::{Mode, Trading};
 use crate::market::Market;
 use crate::mutation::{Mute, muted};
 use crate::order::{
-    Action, NewOrder, OrderKey, Purpose, RejectClass, Report, Tif, UnknownCause, request,
+    Action, FillTerms, NewOrder, OrderKey, Purpose, RejectClass, Report, Tif, UnknownCause, request,
 };
-use crate::orders::{Fill, NO_ROUND, Order, Orders, State};
+use crate::orders::{Change, Fill, NO_ROUND, Order, Orders, State, TakenBack};
 use crate::own::Own;
 use crate::paper::Paper;
 use crate::params::Params;
 use crate::record::{Kind, Record, Venue, flag};
 use crate::report::{BreachReport, Denial};
 use crate::round::{Flows, RoundLeg, RoundReport, Rounds, Stage};
-use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side};
+use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side, div, div_ceil};
 use crate::value::{Bias, Valuer, quote_of, shift_of};
 
 const PPM: i128 = PPM_PER_UNIT as i128;
@@ -74,6 +74,12 @@ pub struct TradeCounts {
     pub fills_late: u64,
     /// Fills that came again.
     pub fills_repeated: u64,
+    /// Fills taken back or corrected, and booked so.
+    pub busts: u64,
+    /// The same word about one again.
+    pub busts_repeated: u64,
+    /// Of fills that nobody knows: booked as nothing.
+    pub busts_strange: u64,
     /// Reports about orders that nobody knows any more.
     pub reports_strange: u64,
     /// Queries sent.
@@ -104,6 +110,9 @@ impl Default for TradeCounts {
             fills: 0,
             fills_late: 0,
             fills_repeated: 0,
+            busts: 0,
+            busts_repeated: 0,
+            busts_strange: 0,
             reports_strange: 0,
             queries: 0,
             cancels: 0,
@@ -132,6 +141,9 @@ pub struct Env<'a> {
     pub out: &'a mut Outbox,
 }
 
+/// A paying cycle: edge after skew, lower cycles first, and its place in the list.
+type Ranked = (i64, core::cmp::Reverse<u32>, u32);
+
 #[derive(Clone, Copy, Debug)]
 struct Told {
     at_ns: i64,
@@ -152,6 +164,8 @@ pub struct Desk {
     page: LevelWord,
     /// By scope, global first: what we raised and the page has not told back, with its epoch then.
     raised: [Option<(Level, u32)>; 4],
+    /// What both make of each venue.
+    effective: [Level; 3],
     /// Instruments to be halted by the engine, with the breach.
     halts: Vec<Breach>,
     /// Instruments whose depth came back without a change of their book.
@@ -160,9 +174,13 @@ pub struct Desk {
     told: Vec<Told>,
     /// By cycle: not before this.
     retry_ns: Vec<i64>,
+    /// Room for [`Desk::consider`].
+    ranked: Vec<Ranked>,
     ramp_left: i64,
     /// The round that the earlier runs' leftovers belong to; 0 where there is none.
     orphan: u64,
+    /// The round that fills belong to which were taken back after their round was over; 0 where none.
+    busted: u64,
     told_pnl: Pnl,
     audited_ns: i64,
     counts: TradeCounts,
@@ -180,7 +198,7 @@ macro_rules! view {
             ledger: &$desk.ledger,
             orders: &$desk.orders,
             rounds: &$desk.rounds,
-            levels: levels($desk.page, &$desk.raised),
+            levels: $desk.effective,
             now_ns: $env.now_ns,
         }
     };
@@ -217,12 +235,15 @@ impl Desk {
             paper: Paper::new(assets, u64::from(limits.run) << 32),
             page: LevelWord::PAUSED,
             raised: [None; 4],
+            effective: levels(LevelWord::PAUSED, &[None; 4]),
             halts: Vec::with_capacity(64),
             freed: Vec::with_capacity(64),
             told: alloc::vec![never; Control::COUNT * (instruments + 1)],
             retry_ns: alloc::vec![i64::MIN; cycle_count],
+            ranked: Vec::with_capacity(cycle_count),
             ramp_left: limits.ramp_rounds,
             orphan: 0,
+            busted: 0,
             told_pnl: Pnl::default(),
             audited_ns: 0,
             counts: TradeCounts::default(),
@@ -275,7 +296,7 @@ impl Desk {
     /// Returns the effective level of a venue, own raises included.
     #[must_use]
     pub fn level(&self, venue: Venue) -> Level {
-        levels(self.page, &self.raised)[venue.idx()]
+        self.effective[venue.idx()]
     }
 
     /// Returns what is reserved of a venue's balance for open orders.
@@ -300,7 +321,7 @@ impl Desk {
             ledger: &self.ledger,
             orders: &self.orders,
             rounds: &self.rounds,
-            levels: levels(self.page, &self.raised),
+            levels: self.effective,
             now_ns,
         }
     }
@@ -337,6 +358,7 @@ impl Desk {
             return;
         }
         self.raised[idx] = Some((level, self.page.epoch()));
+        self.effective = levels(self.page, &self.raised);
         self.counts.raises += 1;
         let venue = match scope {
             Scope::Global => 0,
@@ -374,7 +396,7 @@ impl Desk {
 
     /// Takes the level word as the page holds it.
     pub fn on_levels(&mut self, env: &mut Env<'_>, word: LevelWord) {
-        let before = levels(self.page, &self.raised);
+        let before = self.effective;
         let passed = word.epoch().wrapping_sub(self.page.epoch()) & 0xff_ffff;
         self.page = word;
         for (idx, raised) in self.raised.iter_mut().enumerate() {
@@ -391,6 +413,7 @@ impl Desk {
             }
         }
         let after = levels(self.page, &self.raised);
+        self.effective = after;
         let is_armed = |venue: Venue| {
             let idx = venue.idx();
             passed != 0 && before[idx] != Level::Armed && after[idx] == Level::Armed
@@ -431,23 +454,39 @@ impl Desk {
         assessed: &[Evaluation],
         id: impl Fn(u32) -> u64,
     ) {
-        if self.limits.mode == Mode::Observe {
+        // Nearly every tick: nothing was decided.
+        if assessed.is_empty() || self.limits.mode == Mode::Observe {
             return;
         }
-        let (mut tried, mut count) = ([u32::MAX; ENTRIES], 0);
-        while count < ENTRIES {
-            let best = assessed
+        // Ranked once: what is attempted moves no balance until it is filled, so no rank changes meanwhile.
+        let mut ranked = core::mem::take(&mut self.ranked);
+        ranked.clear();
+        let pays = assessed.iter().enumerate().filter(|(_, e)| e.verdict == Verdict::Pays);
+        ranked.extend(pays.map(|(idx, e)| {
+            // Of the same edge the one that brings balances back; then the lowest cycle.
+            let skew = self.skew_ppm(env, e.cycle);
+            (e.net_ppm().saturating_sub(skew), core::cmp::Reverse(e.cycle), idx as u32)
+        }));
+        self.attempt_best(env, assessed, &mut ranked, id);
+        self.ranked = ranked;
+    }
+
+    fn attempt_best(
+        &mut self,
+        env: &mut Env<'_>,
+        assessed: &[Evaluation],
+        ranked: &mut Vec<Ranked>,
+        id: impl Fn(u32) -> u64,
+    ) {
+        for _ in 0..ENTRIES {
+            let best = ranked
                 .iter()
-                .filter(|e| e.verdict == Verdict::Pays && !tried.contains(&e.cycle))
-                .filter(|e| self.retry_ns[e.cycle as usize] <= env.now_ns)
-                // Of the same edge the one that brings balances back; then the lowest cycle.
-                .max_by_key(|e| {
-                    let skew = self.skew_ppm(env, e.cycle);
-                    (e.net_ppm().saturating_sub(skew), core::cmp::Reverse(e.cycle))
-                });
-            let Some(best) = best else { return };
-            tried[count] = best.cycle;
-            count += 1;
+                .enumerate()
+                .filter(|(_, (_, cycle, _))| self.retry_ns[cycle.0 as usize] <= env.now_ns)
+                .max_by_key(|(_, rank)| **rank);
+            let Some((at, (.., idx))) = best else { return };
+            let best = &assessed[*idx as usize];
+            ranked.swap_remove(at);
             let cycle = env.detector.graph().cycles()[best.cycle as usize];
             self.attempt(env, best, &cycle, id(best.cycle));
         }
@@ -456,7 +495,7 @@ impl Desk {
     /// Edge that a cycle needs more for what it does to balances: positive where it takes them further
     /// from their targets.
     fn skew_ppm(&self, env: &Env<'_>, cycle: u32) -> i64 {
-        if muted(Mute::Skew) {
+        if muted(Mute::Skew) || self.limits.skew_ppm == 0 {
             return 0;
         }
         let mut sum: i128 = 0;
@@ -471,7 +510,7 @@ impl Desk {
                     true => band.target.0 - band.floor.0,
                     false => band.ceiling.0 - band.target.0,
                 };
-                let share = away.saturating_mul(PPM) / i128::from(room.max(1));
+                let share = div(away.saturating_mul(PPM), room.max(1).into());
                 sum += share.clamp(-PPM, PPM) * sign * i128::from(self.limits.skew_ppm) / PPM;
             }
         }
@@ -486,11 +525,11 @@ impl Desk {
         evaluation: &Evaluation,
     ) -> [Instrument; LEGS_MAX] {
         let view = self.view((env.universe, env.params, env.market), env.now_ns);
-        let rules_of =
-            |edge: &EdgeId| env.universe.instruments[usize::from(edge.instrument())].clone();
-        let mut all: [Instrument; LEGS_MAX] = core::array::from_fn(|idx| {
-            rules_of(cycle.edges().get(idx).unwrap_or(&cycle.edges()[0]))
-        });
+        let rules_of = |idx: usize| {
+            let edge = cycle.edges().get(idx).unwrap_or(&cycle.edges()[0]);
+            env.universe.instruments[usize::from(edge.instrument())].clone()
+        };
+        let mut all: [Instrument; LEGS_MAX] = [rules_of(0), rules_of(1), rules_of(2), rules_of(3)];
         let entry = self.ramp_left > 0;
         for ((rules, edge), order) in
             all.iter_mut().zip(cycle.edges()).zip(evaluation.plan.orders())
@@ -499,7 +538,7 @@ impl Desk {
             let limits = &self.limits.instruments[usize::from(id)];
             let buffer = i128::from(self.limits.notional_min_buffer_ppm);
             let notional_min = i128::from(rules.notional_min.0) * (PPM + buffer);
-            rules.notional_min = clamp(-(-notional_min).div_euclid(PPM));
+            rules.notional_min = clamp(div_ceil(notional_min, PPM));
             let mut qty_max = i128::from(rules.qty_max.min(limits.qty_max).0);
             let mut quote_max = i128::from(rules.notional_max.0);
             // The worth of the quote, seen at the order's own size, bounds the notional (C7).
@@ -523,9 +562,11 @@ impl Desk {
             }
             let room = |asset: AssetId, spends: bool| {
                 let band = &self.limits.assets[usize::from(asset.0)].bands[venue.idx()];
-                let available = view.available(venue, asset, &[]).unwrap_or(0);
                 match spends {
-                    true => available - i128::from(band.floor.0),
+                    true => {
+                        let available = view.available(venue, asset, &[]).unwrap_or(0);
+                        available - i128::from(band.floor.0)
+                    }
                     false => i128::from(band.ceiling.0) - self.ledger.account(venue, asset).balance,
                 }
             };
@@ -547,7 +588,7 @@ impl Desk {
             }
             let levels = env.market.get(id).depth().levels(edge.action().takes());
             let visible: i128 = levels.map(|level| i128::from(level.qty.0)).sum();
-            qty_max = qty_max.min(visible * i128::from(self.limits.depth_ppm_max) / PPM);
+            qty_max = qty_max.min(div(visible * i128::from(self.limits.depth_ppm_max), PPM));
             if entry && *edge == cycle.edges()[0] {
                 qty_max = qty_max.min(hedge::smallest(&view, id, rules, order.px).into());
             }
@@ -739,6 +780,9 @@ impl Desk {
     /// Takes a report about an order; false where it makes no sense.
     pub fn on_report(&mut self, env: &mut Env<'_>, record: &Record) -> bool {
         let Some((run, key, report)) = Report::read(record) else { return false };
+        if let Report::Bust { trade_id, instead } = report {
+            return self.on_bust(env, record, (run, key), (trade_id, instead));
+        }
         let Some(slot) = self.orders.find(run, key) else {
             return self.strange(env, record, &report);
         };
@@ -777,9 +821,8 @@ impl Desk {
         let venue = Scope::Venue(terms.venue);
         if let Some(fill) = effect.fill {
             self.book(env, slot, &fill);
-        } else if matches!(report, Report::Fill { .. }) && effect.broken.is_none() {
-            self.counts.fills_repeated += 1;
         }
+        self.counts.fills_repeated += u64::from(effect.repeated);
         if let Some(broken) = effect.broken {
             let raise = (venue, Level::Halt, Cause::Invariant);
             self.raise(env, raise, (Control::Invariant, broken as i64));
@@ -864,17 +907,12 @@ impl Desk {
         let rules = &env.universe.instruments[usize::from(terms.instrument)];
         let buys = terms.action == Action::Buy;
         let quote = quote_of(fill.px, fill.qty.0, shift_of(env.universe, terms.instrument), buys);
-        let sign = if buys { 1 } else { -1 };
         let qty = i128::from(fill.qty.0);
         self.counts.fills += 1;
-        let mut entries = [
-            (rules.base, qty * sign, Tag::Trade),
-            (rules.quote, -quote * sign, Tag::Trade),
-            (AssetId(fill.asset), -i128::from(fill.fee.0), Tag::Fee),
-        ];
+        let Fill { px, fee, asset, .. } = *fill;
+        let moved = FillTerms { px, qty: fill.qty, fee, asset };
+        let entries = entries_of(env.universe, (terms.instrument, terms.action), &moved);
         if self.ledger.asset_count() <= usize::from(fill.asset) {
-            // A fee in an asset that we do not know cannot be booked; the audit will differ.
-            entries[2] = (rules.quote, 0, Tag::Fee);
             let raise = (Scope::Venue(terms.venue), Level::Pause, Cause::Reconcile);
             self.raise(env, raise, (Control::Drift, fill.asset.into()));
         }
@@ -941,6 +979,127 @@ impl Desk {
         if !over.items().is_empty() {
             self.keep(env, over.items());
         }
+    }
+
+    /// A fill was taken back, or corrected: what was booked of it is reversed, leg by leg, in an account of
+    /// its own, what it is instead is booked as a fill is, and the venue is halted. What that leaves naked
+    /// is exposure at once and waits for an operator: a venue whose trades are not final is no reason to
+    /// trade. Said again it changes nothing; of a fill that nobody knows nothing is booked.
+    fn on_bust(
+        &mut self,
+        env: &mut Env<'_>,
+        record: &Record,
+        name: (u32, OrderKey),
+        (trade_id, instead): (u64, Option<FillTerms>),
+    ) -> bool {
+        let Some(venue) = Venue::from_tag(record.venue) else { return false };
+        let instrument = record.instrument;
+        let fits = env.universe.get(instrument).is_some_and(|rules| rules.venue == venue);
+        // Nobody takes back what was filled on paper.
+        if !fits || self.limits.mode == Mode::Paper {
+            return false;
+        }
+        let change = match self.orders.take_back(name, instrument, trade_id, instead) {
+            TakenBack::Repeated => {
+                self.counts.busts_repeated += 1;
+                return true;
+            }
+            TakenBack::Unknown | TakenBack::Conflict => {
+                self.counts.busts_strange += 1;
+                None
+            }
+            TakenBack::Changed(change) => Some(change),
+        };
+        let flows = change.map(|change| self.reverse(env, (venue, instrument), name, &change));
+        if !muted(Mute::BustHalt) {
+            let raise = (Scope::Venue(venue), Level::Halt, Cause::Bust);
+            self.raise(env, raise, (Control::Bust, trade_id as i64));
+        }
+        if let (Some(change), Some(flows)) = (change, flows) {
+            self.counts.busts += 1;
+            self.flow_back(env, name.1, &change, &flows);
+        }
+        true
+    }
+
+    /// Books what a change of a fill moves, and returns it.
+    fn reverse(
+        &mut self,
+        env: &mut Env<'_>,
+        (venue, instrument): (Venue, u16),
+        name: (u32, OrderKey),
+        change: &Change,
+    ) -> Flows {
+        let mut flows = Flows::default();
+        if muted(Mute::Bust) {
+            return flows;
+        }
+        for (fill, sign) in [(change.was, -1), (change.is, 1)] {
+            let Some(fill) = fill else { continue };
+            for (asset, delta, tag) in entries_of(env.universe, (instrument, change.action), &fill)
+            {
+                if delta == 0 {
+                    continue;
+                }
+                let tag = if sign < 0 { Tag::Bust } else { tag };
+                let before = self.ledger.account(venue, asset).balance;
+                let posting = self.ledger.post(venue, asset, delta * sign, tag, name);
+                let account = self.ledger.account(venue, asset);
+                assert!(
+                    account.is_sum() && account.balance - before == delta * sign,
+                    "a reversal moves what the fill moved"
+                );
+                env.out.push(posting.record(env.cause));
+                // Base, quote and two fees always fit.
+                let _ = flows.add(venue, asset, delta * sign);
+            }
+        }
+        flows
+    }
+
+    /// Adds what a change of a fill moved to its round, or to the one that is kept for such, and holds it.
+    fn flow_back(&mut self, env: &mut Env<'_>, key: OrderKey, change: &Change, flows: &Flows) {
+        let of_order = change.slot.and_then(|slot| self.rounds.find(self.orders.get(slot).round));
+        let kept = self.rounds.find(self.busted).filter(|_| self.busted != 0);
+        let place = match of_order.or(kept) {
+            Some(place) => Some(place),
+            None => self.adopt(env),
+        };
+        let Some(place) = place else {
+            self.keep(env, flows.items());
+            return;
+        };
+        let Some(round) = self.rounds.get_mut(place) else { return };
+        if of_order.is_none() {
+            self.busted = round.id;
+        }
+        let mut over = Flows::default();
+        for (venue, asset, delta) in flows.items() {
+            if !round.flows.add(*venue, *asset, *delta) {
+                let _ = over.add(*venue, *asset, *delta);
+            }
+        }
+        if !muted(Mute::BustHeld) {
+            round.stage = Stage::Held;
+        }
+        if let Some(slot) = change.slot {
+            let terms = self.orders.get(slot).terms;
+            let qty = |fill: Option<FillTerms>| fill.map_or(0, |fill| fill.qty.0);
+            let lost = qty(change.was) - qty(change.is);
+            if let Some(leg) = round.legs_mut().get_mut(usize::from(key.n()))
+                && terms.purpose == Purpose::Entry
+                && (leg.instrument, leg.action) == (terms.instrument, terms.action)
+            {
+                leg.filled = Qty(leg.filled.0.saturating_sub(lost).max(0));
+            }
+            self.orders.get_mut(slot).round = round.id;
+        }
+        // Told in any case, and before anything else moves: a journal's reader knows by that whose it is.
+        self.tell_round(env, place);
+        if !over.items().is_empty() {
+            self.keep(env, over.items());
+        }
+        self.progress_at(env, place);
     }
 
     /// Opens a round for what belongs to none.
@@ -1232,6 +1391,9 @@ impl Desk {
         if self.orphan == round.id {
             self.orphan = 0;
         }
+        if self.busted == round.id {
+            self.busted = 0;
+        }
         let moved = round.flows.items().iter().any(|item| item.2 != 0);
         let filled = round.filled_legs();
         if !round.is_orphan {
@@ -1277,7 +1439,7 @@ impl Desk {
             let slippage = self.limits.hedge_slippage_ppm;
             let choice = hedge::choose(&view, (&probe, &probe.flows), (asset, dust), slippage, &[]);
             let Choice::Send(wish) = choice else { continue };
-            if levels(self.page, &self.raised)[wish.venue.idx()] > Level::Armed {
+            if self.level(wish.venue) > Level::Armed {
                 continue;
             }
             let Some(place) = self.adopt(env) else { return };
@@ -1628,12 +1790,18 @@ impl Desk {
         if env.universe.get(inner.instrument).is_none() {
             return false;
         }
+        if let Report::Bust { trade_id, instead } = report {
+            // What it moved is in the balances and in what was left over.
+            self.orders.take_back((run, key), inner.instrument, trade_id, instead);
+            return true;
+        }
         match self.orders.find(run, key) {
             Some(slot) if self.orders.get(slot).terms.instrument == inner.instrument => {
                 self.orders.report(slot, &report, env.now_ns);
             }
             _ if !muted(Mute::RestoreTrades) => {
-                self.orders.remember(run, key, inner.instrument, &report);
+                let action = crate::restore::action_of(inner);
+                self.orders.remember((run, key), inner.instrument, action, &report);
             }
             _ => {}
         }
@@ -1653,6 +1821,29 @@ const WISH: Wish = Wish {
     cause: 0,
     edge_ppm: 0,
 };
+
+/// Returns what a fill moves: base, quote and fee, each in its own asset. A fee in an asset that we do not
+/// know cannot be booked and moves nothing; the balance audit will differ.
+fn entries_of(
+    universe: &Universe,
+    (instrument, action): (u16, Action),
+    fill: &FillTerms,
+) -> [(AssetId, i128, Tag); 3] {
+    let rules = &universe.instruments[usize::from(instrument)];
+    let buys = action == Action::Buy;
+    let quote = quote_of(fill.px, fill.qty.0, shift_of(universe, instrument), buys);
+    let sign = if buys { 1 } else { -1 };
+    let is_known = usize::from(fill.asset) < universe.assets.len();
+    let fee = match is_known {
+        true => (AssetId(fill.asset), -i128::from(fill.fee.0), Tag::Fee),
+        false => (rules.quote, 0, Tag::Fee),
+    };
+    [
+        (rules.base, i128::from(fill.qty.0) * sign, Tag::Trade),
+        (rules.quote, -quote * sign, Tag::Trade),
+        fee,
+    ]
+}
 
 fn was_over(state: State) -> bool {
     matches!(state, State::Done | State::Rejected | State::AwaitingFills)

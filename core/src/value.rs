@@ -13,7 +13,7 @@ use crate::instrument::{AssetId, Universe};
 use crate::market::Market;
 use crate::params::Params;
 use crate::record::BookState;
-use crate::units::{Px, Side, pow10};
+use crate::units::{Px, Side, div_ceil, div_floor, pow10};
 
 /// On which side a worth may err.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +135,7 @@ impl Valuer {
 }
 
 impl Hop {
+    #[inline]
     fn convert(&self, book: &crate::book::Book, size: i128, bias: Bias) -> Option<i128> {
         // Base is dear at the ask; quote is dear where base is cheap, at the bid.
         let side = match (self.is_base, bias) {
@@ -146,22 +147,24 @@ impl Hop {
         let (numerator, denominator) = if self.is_base { (px, scale) } else { (scale, px) };
         let exact = size.checked_mul(numerator)?;
         Some(match bias {
-            Bias::High => -(-exact).div_euclid(denominator),
-            Bias::Low => exact.div_euclid(denominator),
+            Bias::High => div_ceil(exact, denominator),
+            Bias::Low => div_floor(exact, denominator),
         })
     }
 }
 
 /// Returns what `qty` at `px` is in quote quanta: rounded up where we pay, down where we receive.
 #[must_use]
+#[inline]
 pub fn quote_of(px: Px, qty: i64, shift: u8, pays: bool) -> i128 {
     let exact = i128::from(px.0) * i128::from(qty);
     let scale = i128::from(pow10(shift));
-    if pays { -(-exact).div_euclid(scale) } else { exact.div_euclid(scale) }
+    if pays { div_ceil(exact, scale) } else { div_floor(exact, scale) }
 }
 
 /// Returns 10^-shift that brings px × qty of an instrument to its quote's quanta.
 #[must_use]
+#[inline]
 pub fn shift_of(universe: &Universe, instrument: u16) -> u8 {
     let rules = &universe.instruments[usize::from(instrument)];
     rules.px_exponent + universe.exponent(rules.base) - universe.exponent(rules.quote)

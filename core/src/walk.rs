@@ -18,7 +18,7 @@
 use crate::book::Book;
 use crate::graph::{Action, LEGS_MAX};
 use crate::instrument::{FeeIn, Instrument};
-use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side, pow10};
+use crate::units::{Amount, PPM_PER_UNIT, Px, Qty, Side, div, div_ceil, pow10};
 use crate::wide::U512;
 
 const PPM: i128 = PPM_PER_UNIT as i128;
@@ -63,27 +63,34 @@ pub struct Plan {
 impl Plan {
     /// Returns the orders.
     #[must_use]
+    #[inline]
     pub fn orders(&self) -> &[Order] {
         &self.orders[..self.len]
     }
 
     /// Returns what the first leg spends.
     #[must_use]
+    #[inline]
     pub fn input(&self) -> Amount {
         self.orders[0].spends
     }
 
     /// Returns how many levels each leg touches; an order for nothing stands at the first.
+    #[inline]
     fn touched(&self) -> [u32; LEGS_MAX] {
-        self.orders.map(|order| order.levels.max(1))
+        core::array::from_fn(|idx| self.orders[idx].levels.max(1))
     }
 
     /// Returns what the last leg brings.
     #[must_use]
+    #[inline]
     pub fn output(&self) -> Amount {
         self.orders[self.len - 1].brings
     }
 }
+
+/// Factors of a numerator and of a denominator.
+type Rate = ([u64; 2], [u64; 2]);
 
 /// Why a size is too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +114,7 @@ struct Fill {
 }
 
 impl Leg<'_> {
+    #[inline]
     fn side(&self) -> Side {
         match self.action {
             Action::Buy => Side::Ask,
@@ -114,15 +122,18 @@ impl Leg<'_> {
         }
     }
 
+    #[inline]
     fn fee(&self) -> i128 {
         i128::from(self.rules.taker_fee.0)
     }
 
+    #[inline]
     fn scale(&self) -> i128 {
         i128::from(pow10(self.shift))
     }
 
     /// Takes exactly `qty`; nothing where the displayed depth is less.
+    #[inline]
     fn take(&self, qty: i64) -> Option<Fill> {
         let mut fill = Fill { qty, raw: 0, px: 0, levels: 0 };
         let mut rest = qty;
@@ -146,14 +157,14 @@ impl Leg<'_> {
         let mut enough = false;
         for level in self.book.levels(Side::Ask) {
             let px = i128::from(level.px.0);
-            let affordable = rest / px;
-            if affordable < i128::from(level.qty.0) {
-                qty = qty.checked_add(affordable as i64)?;
+            let whole = px * i128::from(level.qty.0);
+            if rest < whole {
+                qty = qty.checked_add(div(rest, px) as i64)?;
                 enough = true;
                 break;
             }
             qty = qty.checked_add(level.qty.0)?;
-            rest -= px * i128::from(level.qty.0);
+            rest -= whole;
         }
         if (!enough && rest != 0) || self.book.len(Side::Ask) == 0 {
             return None;
@@ -163,26 +174,28 @@ impl Leg<'_> {
 
     /// The largest Σ px × qty whose cost, fee included and rounded up, is within `budget`.
     fn raw_for(&self, budget: i64) -> Option<i128> {
-        let exact = i128::from(budget).checked_mul(self.scale())?;
+        // 64 by 64 bits always fits.
+        let exact = i128::from(budget) * self.scale();
         match self.rules.fee_in {
             FeeIn::Received => Some(exact),
-            FeeIn::Quote => Some(exact.checked_mul(PPM)? / (PPM + self.fee())),
+            FeeIn::Quote => Some(div(times(exact, PPM)?, PPM + self.fee())),
         }
     }
 
+    #[inline]
     fn order(&self, fill: Fill) -> Option<Order> {
         let scale = self.scale();
         let (spends, brings) = match (self.action, self.rules.fee_in) {
             (Action::Sell, _) => {
-                let exact = fill.raw.checked_mul(PPM - self.fee())?;
-                (fill.qty.into(), exact / (PPM * scale))
+                let exact = times(fill.raw, PPM - self.fee())?;
+                (fill.qty.into(), div(exact, PPM * scale))
             }
             (Action::Buy, FeeIn::Quote) => {
-                let exact = fill.raw.checked_mul(PPM + self.fee())?;
+                let exact = times(fill.raw, PPM + self.fee())?;
                 (div_ceil(exact, PPM * scale), fill.qty.into())
             }
             (Action::Buy, FeeIn::Received) => {
-                (div_ceil(fill.raw, scale), i128::from(fill.qty) * (PPM - self.fee()) / PPM)
+                (div_ceil(fill.raw, scale), div(i128::from(fill.qty) * (PPM - self.fee()), PPM))
             }
         };
         Some(Order {
@@ -191,7 +204,7 @@ impl Leg<'_> {
             levels: fill.levels,
             spends: amount(spends)?,
             brings: amount(brings)?,
-            notional: amount(fill.raw / scale)?,
+            notional: amount(div(fill.raw, scale))?,
         })
     }
 
@@ -202,6 +215,7 @@ impl Leg<'_> {
     }
 
     /// The order that an amount of the leg's input asset gives.
+    #[inline]
     fn convert(&self, input: Amount) -> Option<Order> {
         let fill = match self.action {
             Action::Sell => self.take(input.0 - input.0 % self.rules.lot.0),
@@ -250,13 +264,13 @@ impl Leg<'_> {
         let mut rest = (i128::from(self.rules.notional_max.0) + 1) * self.scale() - 1;
         let mut qty: i64 = 0;
         for level in self.book.levels(self.side()).take(levels as usize) {
-            let affordable = rest / i128::from(level.px.0);
-            if affordable < i128::from(level.qty.0) {
-                qty = qty.saturating_add(affordable as i64);
+            let whole = i128::from(level.px.0) * i128::from(level.qty.0);
+            if rest < whole {
+                qty = qty.saturating_add(div(rest, level.px.0.into()) as i64);
                 break;
             }
             qty = qty.saturating_add(level.qty.0);
-            rest -= i128::from(level.px.0) * i128::from(level.qty.0);
+            rest -= whole;
         }
         let qty = qty.min(self.rules.qty_max.0);
         qty - qty % self.rules.lot.0
@@ -290,27 +304,32 @@ impl Leg<'_> {
         }
     }
 
-    /// The leg's rate at a price as a fraction: output per input in real units, fee included.
-    fn rate(&self, px: Px) -> (u128, u128) {
-        let (px, one) = (px.0 as u128, pow10(self.rules.px_exponent) as u128);
-        let ppm = PPM as u128;
-        let (less, more) = ((PPM - self.fee()) as u128, (PPM + self.fee()) as u128);
+    /// The leg's rate at a price as a fraction of products: output per input in real units, fee included.
+    #[inline]
+    fn rate(&self, px: Px) -> Rate {
+        let (px, one) = (px.0 as u64, pow10(self.rules.px_exponent) as u64);
+        // Fees are far below a whole, either way.
+        let ppm = PPM_PER_UNIT as u64;
+        let fee = i64::from(self.rules.taker_fee.0);
+        let (less, more) = ((PPM_PER_UNIT - fee) as u64, (PPM_PER_UNIT + fee) as u64);
         match (self.action, self.rules.fee_in) {
-            (Action::Sell, _) => (px * less, ppm * one),
-            (Action::Buy, FeeIn::Quote) => (ppm * one, px * more),
-            (Action::Buy, FeeIn::Received) => (less * one, ppm * px),
+            (Action::Sell, _) => ([px, less], [ppm, one]),
+            (Action::Buy, FeeIn::Quote) => ([ppm, one], [px, more]),
+            (Action::Buy, FeeIn::Received) => ([less, one], [ppm, px]),
         }
     }
 
     /// The same without the fee.
-    fn gross_rate(&self, px: Px) -> (u128, u128) {
-        let (px, one) = (px.0 as u128, pow10(self.rules.px_exponent) as u128);
+    #[inline]
+    fn gross_rate(&self, px: Px) -> Rate {
+        let (px, one) = (px.0 as u64, pow10(self.rules.px_exponent) as u64);
         match self.action {
-            Action::Sell => (px, one),
-            Action::Buy => (one, px),
+            Action::Sell => ([px, 1], [one, 1]),
+            Action::Buy => ([one, 1], [px, 1]),
         }
     }
 
+    #[inline]
     fn within_limits(&self, order: &Order) -> bool {
         order.qty <= self.rules.qty_max && order.notional <= self.rules.notional_max
     }
@@ -319,7 +338,19 @@ impl Leg<'_> {
 /// Returns the orders that `lots` lots on the first leg lead to, or why that is too large. A leg may
 /// come out with quantity 0 where its lot is coarser than what the leg before brings.
 pub fn plan(legs: &[Leg<'_>], lots: i64, threshold_ppm: i64) -> Result<Plan, TooLarge> {
-    let mut plan = Plan { len: legs.len(), ..Plan::default() };
+    let mut plan = Plan::default();
+    plan_into(&mut plan, legs, lots, threshold_ppm)?;
+    Ok(plan)
+}
+
+/// The same in place; what is left there is of no use where it fails.
+fn plan_into(
+    plan: &mut Plan,
+    legs: &[Leg<'_>],
+    lots: i64,
+    threshold_ppm: i64,
+) -> Result<(), TooLarge> {
+    plan.len = legs.len();
     let first = lots.checked_mul(legs[0].rules.lot.0).ok_or(TooLarge::Depth)?;
     let mut flow = Amount(0);
     for (idx, leg) in legs.iter().enumerate() {
@@ -335,10 +366,7 @@ pub fn plan(legs: &[Leg<'_>], lots: i64, threshold_ppm: i64) -> Result<Plan, Too
         flow = order.brings;
         plan.orders[idx] = order;
     }
-    if !marginal_at_least(legs, &plan, threshold_ppm) {
-        return Err(TooLarge::Edge);
-    }
-    Ok(plan)
+    if marginal_at_least(legs, plan, threshold_ppm) { Ok(()) } else { Err(TooLarge::Edge) }
 }
 
 /// Returns the largest plan, or why not even one lot passes.
@@ -347,14 +375,18 @@ pub fn plan(legs: &[Leg<'_>], lots: i64, threshold_ppm: i64) -> Result<Plan, Too
 /// sizes are tried: the largest one that stays within the levels touched so far, and one lot more.
 pub fn largest(legs: &[Leg<'_>], threshold_ppm: i64) -> Result<Plan, TooLarge> {
     debug_assert!((2..=LEGS_MAX).contains(&legs.len()), "a cycle has 2 to 4 legs");
-    let mut best = plan(legs, 1, threshold_ppm)?;
+    let (mut best, mut next) = (Plan::default(), Plan::default());
+    plan_into(&mut best, legs, 1, threshold_ppm)?;
     let mut touched = best.touched();
     loop {
         let lots = lots_within(legs, touched);
-        if let Ok(plan) = plan(legs, lots, threshold_ppm) {
-            best = plan;
+        // One more than fits the levels first: where that passes, nothing smaller matters.
+        if plan_into(&mut next, legs, lots.saturating_add(1), threshold_ppm).is_err() {
+            if plan_into(&mut next, legs, lots, threshold_ppm).is_ok() {
+                best = next;
+            }
+            break;
         }
-        let Ok(next) = plan(legs, lots.saturating_add(1), threshold_ppm) else { break };
         best = next;
         let before = touched;
         for (touched, now) in touched.iter_mut().zip(next.touched()) {
@@ -413,14 +445,52 @@ fn trim(legs: &[Leg<'_>], plan: Plan) -> Plan {
 /// Returns whether the product of the rates at the plan's worst prices is at least 1 plus the
 /// threshold, exactly.
 fn marginal_at_least(legs: &[Leg<'_>], plan: &Plan, threshold_ppm: i64) -> bool {
-    let mut product = U512::ONE.times(PPM as u128);
-    let mut bound = U512::ONE.times((PPM + i128::from(threshold_ppm)) as u128);
-    for (leg, order) in legs.iter().zip(plan.orders()) {
-        let (numerator, denominator) = leg.rate(order.px);
-        product = product.times(numerator);
-        bound = bound.times(denominator);
+    let wanted = (PPM + i128::from(threshold_ppm)) as u128;
+    let mut rates = [([1; 2], [1; 2]); LEGS_MAX];
+    for (idx, leg) in legs.iter().enumerate() {
+        rates[idx] = leg.rate(plan.orders[idx].px);
     }
-    bound <= product
+    let rates = &rates[..legs.len()];
+    match products(PPM as u128, wanted, rates) {
+        Some((product, bound)) => bound <= product,
+        None => {
+            let (product, bound) = wide_products(PPM as u128, wanted, rates);
+            bound <= product
+        }
+    }
+}
+
+/// Returns both products, exactly, where 128 bits hold them: nearly always.
+#[inline]
+fn products(mut product: u128, mut bound: u128, rates: &[Rate]) -> Option<(u128, u128)> {
+    for (numerator, denominator) in rates {
+        for (above, below) in [(numerator[0], denominator[0]), (numerator[1], denominator[1])] {
+            product = times_limb(product, above)?;
+            bound = times_limb(bound, below)?;
+        }
+    }
+    Some((product, bound))
+}
+
+/// The product with 64 bits where 128 hold it.
+#[inline]
+fn times_limb(value: u128, factor: u64) -> Option<u128> {
+    let low = u128::from(value as u64) * u128::from(factor);
+    match (value >> 64) as u64 {
+        0 => Some(low),
+        high => low.checked_add(u128::from(high.checked_mul(factor)?) << 64),
+    }
+}
+
+/// The same in 512 bits.
+#[cold]
+fn wide_products(product: u128, bound: u128, rates: &[Rate]) -> (U512, U512) {
+    let (mut product, mut bound) = (U512::ONE.times(product), U512::ONE.times(bound));
+    for (numerator, denominator) in rates {
+        product = product.times(u128::from(numerator[0]) * u128::from(numerator[1]));
+        bound = bound.times(u128::from(denominator[0]) * u128::from(denominator[1]));
+    }
+    (product, bound)
 }
 
 /// Largest gross edge that is told: a rate of 4.29, far beyond any `edge_max`.
@@ -431,13 +501,19 @@ const GROSS_RATE_PPB_MAX: u128 = u32::MAX as u128;
 #[must_use]
 pub fn gross_edge_ppb(legs: &[Leg<'_>]) -> Option<i64> {
     const PPB: u128 = 1_000_000_000;
-    let (mut product, mut bound) = (U512::ONE.times(PPB), U512::ONE);
-    for leg in legs {
-        let best = leg.book.best(leg.side())?;
-        let (numerator, denominator) = leg.gross_rate(best.px);
-        product = product.times(numerator);
-        bound = bound.times(denominator);
+    let mut rates = [([1; 2], [1; 2]); LEGS_MAX];
+    for (idx, leg) in legs.iter().enumerate() {
+        rates[idx] = leg.gross_rate(leg.book.best(leg.side())?.px);
     }
+    let rates = &rates[..legs.len()];
+    if let Some((product, bound)) = products(PPB, 1, rates) {
+        let rate = match (u64::try_from(product), u64::try_from(bound)) {
+            (Ok(product), Ok(bound)) => u128::from(product / bound),
+            _ => product / bound,
+        };
+        return Some(rate.min(GROSS_RATE_PPB_MAX) as i64 - PPB as i64);
+    }
+    let (product, bound) = wide_products(PPB, 1, rates);
     // The largest rate with rate × denominators <= numerators, by halving.
     let (mut low, mut high) = (0u128, GROSS_RATE_PPB_MAX + 1);
     while 1 < high - low {
@@ -453,15 +529,22 @@ pub fn gross_edge_ppb(legs: &[Leg<'_>]) -> Option<i64> {
 
 /// Returns `amount × ppm / 10^6` rounded up: what a buffer takes.
 #[must_use]
+#[inline]
 pub fn ppm_of(amount: Amount, ppm: i64) -> Amount {
     let exact = i128::from(amount.0) * i128::from(ppm);
     Amount(i64::try_from(div_ceil(exact, PPM)).unwrap_or(i64::MAX))
 }
 
-fn div_ceil(a: i128, b: i128) -> i128 {
-    -(-a).div_euclid(b)
+/// `value × factor`, nothing where it does not fit.
+#[inline]
+fn times(value: i128, factor: i128) -> Option<i128> {
+    match (u64::try_from(value), u32::try_from(factor)) {
+        (Ok(value), Ok(factor)) => Some(i128::from(value) * i128::from(factor)),
+        _ => value.checked_mul(factor),
+    }
 }
 
+#[inline]
 fn amount(value: i128) -> Option<Amount> {
     i64::try_from(value).ok().map(Amount)
 }

@@ -5,11 +5,15 @@
 
 /// An unsigned 512-bit integer, least significant limb first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct U512([u64; 8]);
+pub struct U512 {
+    limbs: [u64; 8],
+    /// Limbs in use: those above are 0, the highest of these is not.
+    len: usize,
+}
 
 impl U512 {
     /// One.
-    pub const ONE: U512 = U512([1, 0, 0, 0, 0, 0, 0, 0]);
+    pub const ONE: U512 = U512 { limbs: [1, 0, 0, 0, 0, 0, 0, 0], len: 1 };
 
     /// Returns the product with a 128-bit factor.
     ///
@@ -23,31 +27,38 @@ impl U512 {
     }
 
     fn times_limb(self, factor: u64, shift: usize) -> U512 {
-        let mut limbs = [0u64; 8];
-        let mut carry: u128 = 0;
-        for (idx, limb) in self.0.iter().enumerate() {
-            let product = u128::from(*limb) * u128::from(factor) + carry;
-            match limbs.get_mut(idx + shift) {
-                Some(slot) => *slot = product as u64,
-                None => assert!(product == 0, "four legs fit 512 bits"),
+        let (mut limbs, mut len) = ([0u64; 8], 0);
+        if factor != 0 && self.len != 0 {
+            let mut carry: u128 = 0;
+            for (idx, limb) in self.limbs[..self.len].iter().enumerate() {
+                let product = u128::from(*limb) * u128::from(factor) + carry;
+                *limbs.get_mut(idx + shift).expect("four legs fit 512 bits") = product as u64;
+                carry = product >> 64;
             }
-            carry = product >> 64;
+            len = self.len + shift;
+            if carry != 0 {
+                *limbs.get_mut(len).expect("four legs fit 512 bits") = carry as u64;
+                len += 1;
+            }
         }
-        assert!(carry == 0, "four legs fit 512 bits");
-        U512(limbs)
+        U512 { limbs, len }
     }
 
     fn plus(self, other: U512) -> U512 {
         let mut limbs = [0u64; 8];
+        let mut len = self.len.max(other.len);
         let mut carry = false;
-        for (idx, limb) in limbs.iter_mut().enumerate() {
-            let (sum, first) = self.0[idx].overflowing_add(other.0[idx]);
+        for (idx, limb) in limbs[..len].iter_mut().enumerate() {
+            let (sum, first) = self.limbs[idx].overflowing_add(other.limbs[idx]);
             let (sum, second) = sum.overflowing_add(u64::from(carry));
             *limb = sum;
             carry = first | second;
         }
-        assert!(!carry, "four legs fit 512 bits");
-        U512(limbs)
+        if carry {
+            *limbs.get_mut(len).expect("four legs fit 512 bits") = 1;
+            len += 1;
+        }
+        U512 { limbs, len }
     }
 }
 
@@ -59,7 +70,10 @@ impl PartialOrd for U512 {
 
 impl Ord for U512 {
     fn cmp(&self, other: &U512) -> core::cmp::Ordering {
-        self.0.iter().rev().cmp(other.0.iter().rev())
+        self.len.cmp(&other.len).then_with(|| {
+            let (ours, theirs) = (&self.limbs[..self.len], &other.limbs[..other.len]);
+            ours.iter().rev().cmp(theirs.iter().rev())
+        })
     }
 }
 
@@ -73,7 +87,7 @@ mod tests {
     use super::*;
 
     fn big(value: U512) -> BigUint {
-        let bytes: Vec<u8> = value.0.iter().flat_map(|limb| limb.to_le_bytes()).collect();
+        let bytes: Vec<u8> = value.limbs.iter().flat_map(|limb| limb.to_le_bytes()).collect();
         BigUint::from_bytes_le(&bytes)
     }
 

@@ -64,6 +64,10 @@ pub struct Config {
     pub trades_every_ns: i64,
     /// How far before the last known trade an audit begins.
     pub trades_overlap_ns: i64,
+    /// A list of trades proves nothing about a fill that is younger: venues list them with a delay.
+    pub bust_age_ns: i64,
+    /// A second list that is to confirm the first is asked for after this time.
+    pub bust_confirm_ns: i64,
     /// UNIX ns from which the first reconciliation asks for trades; 0 is one hour ago.
     pub trades_since_ns: i64,
     /// Share of the venue's limit on new orders.
@@ -127,6 +131,8 @@ impl Config {
             balances_every_ns: seldom * 30 * SECOND,
             trades_every_ns: seldom * 300 * SECOND,
             trades_overlap_ns: 3_600 * SECOND,
+            bust_age_ns: 60 * SECOND,
+            bust_confirm_ns: 10 * SECOND,
             trades_since_ns: 0,
             new_share_ppm: 500_000,
             hedge_share_ppm: 200_000,

@@ -9,14 +9,15 @@
 //!   adds fills (OE-06, AC-03).
 //! - While a reconciliation runs, what the user stream says is held and applied after it (S10).
 //!
-//! Not here: what venues say and how (`binance`, `coinbase`, `kraken`), when to ask (`gateway`).
+//! Not here: what venues say and how (`binance`, `coinbase`, `kraken`), when to ask (`gateway`), what
+//! becomes of fills that were told (`busts`).
 
 use std::collections::{HashSet, VecDeque};
 
 use tandem_core::account::{Balance, BalanceSource, Session, SessionState};
 use tandem_core::instrument::Universe;
 use tandem_core::level::{Cause, Level, Scope};
-use tandem_core::order::{ClientId, DoneStatus, RejectClass, Report, UnknownCause};
+use tandem_core::order::{ClientId, DoneStatus, FillTerms, RejectClass, Report, UnknownCause};
 use tandem_core::record::{Kind, Record, Venue, flag};
 use tandem_core::units::{Amount, Px, Qty};
 use tandem_feeds::machine::Stamps;
@@ -25,11 +26,12 @@ use tandem_feeds::symbols::Symbols;
 use tandem_shm::fnv1a;
 
 use crate::budget::Budgets;
+use crate::busts::{Busts, Word};
 use crate::config::Config;
 use crate::guard::{GuardReason, usd_ceiling};
 use crate::machine::{Action, Audit};
 use crate::mute::muted;
-use crate::orders::{End, Name, Orders};
+use crate::orders::{End, Name, Orders, Told};
 
 /// Records that wait for the tile.
 const RECORDS: usize = 4_096;
@@ -135,8 +137,27 @@ pub struct Fill {
     pub asset: u16,
     /// The venue's trade id, or a hash of it.
     pub trade_id: u64,
+    /// What else the venue calls it; 0 where it has one name.
+    pub alias: u64,
     /// When, by the venue's clock.
     pub at_ns: i64,
+    /// What is said of it.
+    pub word: Word,
+}
+
+impl Fill {
+    /// Returns what it moves.
+    #[must_use]
+    pub const fn terms(&self) -> FillTerms {
+        FillTerms { px: self.px, qty: self.qty, fee: self.fee, asset: self.asset }
+    }
+
+    /// Returns its trade id as records carry it: zero is none there, so a venue that begins to count at
+    /// zero gets the other end.
+    #[must_use]
+    pub const fn name(&self) -> u64 {
+        if self.trade_id == 0 { u64::MAX } else { self.trade_id }
+    }
 }
 
 /// An open order as a venue lists it.
@@ -165,6 +186,7 @@ pub struct DeskStats {
     pub sent: u64,
     pub acks: u64,
     pub fills: u64,
+    pub busts: u64,
     pub duplicates: u64,
     pub unknowns: u64,
     pub unknown_codes: u64,
@@ -276,6 +298,8 @@ pub struct Desk {
     balances: Vec<(i64, i64)>,
     /// The last trade known, by the venue's clock.
     pub last_trade_ns: i64,
+    /// What becomes of fills that were told.
+    pub busts: Busts,
     counted: [i64; 4],
 }
 
@@ -346,6 +370,7 @@ impl Desk {
             healthy: false,
             balances: vec![(0, 0); universe.assets.len()],
             last_trade_ns: since,
+            busts: Busts::default(),
             counted: [0; 4],
             config,
         }
@@ -517,12 +542,13 @@ impl Desk {
                 }
             }
             Report::CancelReject { .. } => self.stats.cancel_rejects += 1,
+            Report::Bust { .. } => self.stats.busts += 1,
             Report::Totals { .. } | Report::Done { .. } => {}
         }
         self.publish(report.record(self.venue, instrument, name.run, name.key));
     }
 
-    fn tell(&mut self, slot: usize, report: Report) {
+    pub(crate) fn tell(&mut self, slot: usize, report: Report) {
         let entry = self.orders.get(slot);
         let (name, instrument) = (entry.name, entry.instrument);
         self.report(name, instrument, report);
@@ -558,25 +584,32 @@ impl Desk {
 
     /// A fill, from wherever. Returns whether it was new.
     pub fn fill(&mut self, slot: usize, fill: Fill) -> bool {
-        // Zero is no trade id in records; a venue that begins to count there gets the other end.
-        let trade_id = if fill.trade_id == 0 { u64::MAX } else { fill.trade_id };
-        let fill = Fill { trade_id, ..fill };
+        let fill = Fill { trade_id: fill.name(), ..fill };
         self.last_trade_ns = self.last_trade_ns.max(fill.at_ns);
-        let content = fill.px.0 as u64 ^ (fill.qty.0 as u64).rotate_left(24);
+        let told_ns = self.at.recv_ns;
         let entry = self.orders.get_mut(slot);
         entry.unknown = false;
-        let known = entry.fills.iter().find(|(id, _)| *id == fill.trade_id);
-        if let Some((_, told)) = known
+        let known = entry.fills.iter().find(|told| told.trade_id == fill.trade_id);
+        if let Some(told) = known
             && !muted("DEDUPE")
         {
             self.stats.duplicates += 1;
-            if *told != content {
+            if !told.is(fill.terms()) {
                 // AC-01: one id, two contents: somebody's books are wrong.
                 self.raises.push((Scope::Venue(self.venue), Level::Halt, Cause::Invariant));
             }
             return false;
         }
-        entry.fills.push((fill.trade_id, content));
+        entry.fills.push(Told {
+            trade_id: fill.trade_id,
+            alias: fill.alias,
+            first: fill.terms(),
+            now: Some(fill.terms()),
+            at_ns: fill.at_ns,
+            told_ns,
+            is_said: false,
+            doubt: None,
+        });
         entry.filled = entry.filled.saturating_add(fill.qty.0);
         // I8: more than was ordered, or worse than the limit, is impossible by contract (OE-14).
         let over = 0 < entry.qty.0 && entry.qty.0 < entry.filled;
@@ -591,7 +624,7 @@ impl Desk {
         if fill.asset == u16::MAX {
             self.stats.fee_asset_unknown += 1;
         }
-        let Fill { px, qty, fee, asset, trade_id, at_ns } = fill;
+        let Fill { px, qty, fee, asset, trade_id, at_ns, .. } = fill;
         let (name, instrument) = (self.orders.get(slot).name, self.orders.get(slot).instrument);
         self.stats.fills += 1;
         let report = Report::Fill { px, qty, fee, asset, trade_id };
@@ -729,13 +762,16 @@ impl Desk {
         }
     }
 
-    /// A trade whose order is known by the venue's id alone.
+    /// A trade of a list, whose order is known by the venue's id alone.
     pub fn trade(&mut self, venue_id: u128, position: usize, fill: Fill) {
+        self.busts.list(venue_id, &fill);
         if let Some(slot) = self.orders.find_venue(venue_id) {
-            let new = self.fill(slot, fill);
-            self.counted[2] += i64::from(new);
+            self.listed(slot, fill);
         } else if self.others.contains(&venue_id) {
             // A trade of somebody else with our account; the balances tell of it.
+            if fill.word != Word::Fill {
+                self.strange_bust(fill.name());
+            }
         } else if self.strays.len() < STRAYS_MAX {
             self.strays.push((venue_id, position, fill));
         } else {
@@ -783,19 +819,38 @@ impl Desk {
             }
             None => {}
         }
-        let mut at = 0;
-        while at < self.strays.len() {
-            if self.strays[at].0 != venue_id {
-                at += 1;
-                continue;
-            }
-            let (_, _, fill) = self.strays.swap_remove(at);
-            if let Some(slot) = slot {
-                let new = self.fill(slot, fill);
-                self.counted[2] += i64::from(new);
+        let is_of = |stray: &(u128, usize, Fill)| stray.0 == venue_id;
+        let mut fills: Vec<Fill> =
+            self.strays.iter().filter(|stray| is_of(stray)).map(|(.., fill)| *fill).collect();
+        self.strays.retain(|stray| !is_of(stray));
+        // A fill first, and then what became of it.
+        fills.sort_by_key(|fill| fill.word != Word::Fill);
+        for fill in fills {
+            match slot {
+                Some(slot) => self.listed(slot, fill),
+                None if fill.word != Word::Fill => self.strange_bust(fill.name()),
+                None => {}
             }
         }
         self.strays_asked.retain(|id| *id != venue_id);
+    }
+
+    /// A trade of a list, of a known order.
+    fn listed(&mut self, slot: usize, fill: Fill) {
+        if fill.word != Word::Fill {
+            return self.said(slot, &fill);
+        }
+        let terms = fill.terms();
+        let entry = self.orders.get(slot);
+        let known = entry.fills.iter().find(|told| told.trade_id == fill.name());
+        if known.is_some_and(|told| !told.is(terms)) {
+            // A list that has something else for it: two of them are a correction (`busts`).
+            self.stats.duplicates += 1;
+            self.raises.push((Scope::Venue(self.venue), Level::Halt, Cause::Bust));
+            return;
+        }
+        let new = self.fill(slot, fill);
+        self.counted[2] += i64::from(new);
     }
 
     // The account.
@@ -1031,6 +1086,7 @@ impl Desk {
         // What the venue charges was read once and does not change with a connection.
         self.recon = Recon::Running { done: [false, false, false, self.fees_known] };
         // What was asked before the stream was open may be older than it.
+        self.busts.abandon();
         self.asked.retain(|asked| !matches!(asked.ask, Ask::Audit(..)));
         (self.opened, self.opened_ns) = (self.opened + 1, now_ns);
         self.parts = [0; 4];
@@ -1096,6 +1152,9 @@ impl Desk {
         self.parts[idx] = self.parts[idx].saturating_sub(1);
         if self.parts[idx] == 0 && !self.failed[idx] && audit == Audit::OpenOrders {
             self.open_end();
+        }
+        if self.parts[idx] == 0 && audit == Audit::Trades {
+            self.read_ended(!self.failed[idx]);
         }
         if self.parts[idx] == 0
             && !self.failed[idx]

@@ -430,7 +430,10 @@ impl Gateway {
                 Recon::Running { done } => !done[idx],
                 Recon::Clean => every[idx] != i64::MAX,
             };
-            if !due || now_ns < self.audit_at_ns[idx] || self.desk.is_auditing(audit) {
+            // A doubt about a fill that was told is not left for the next turn.
+            let wanted = audit == Audit::Trades && self.desk.busts.is_wanted(now_ns);
+            let waits = now_ns < self.audit_at_ns[idx] && !wanted;
+            if !due || waits || self.desk.is_auditing(audit) {
                 continue;
             }
             self.audit_at_ns[idx] = match self.dialect.audit(&mut self.desk, audit, now_ns) {
@@ -444,7 +447,10 @@ impl Gateway {
                     self.audit_waits = true;
                     now_ns
                 }
-                None => now_ns + SECOND / 4,
+                None => {
+                    self.desk.busts.put_off(now_ns + SECOND / 4);
+                    now_ns + SECOND / 4
+                }
             };
         }
         if let Some(venue_id) = self.desk.stray()

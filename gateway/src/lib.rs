@@ -14,6 +14,7 @@
 
 pub mod binance;
 pub mod budget;
+pub mod busts;
 pub mod client;
 pub mod codes;
 pub mod coinbase;

@@ -4,7 +4,7 @@
 //! it. With the feature, the environment names at most one behaviour.
 
 /// Every behaviour with a name; a script goes through them and expects a failing test for each.
-pub const IDS: [&str; 15] = [
+pub const IDS: [&str; 18] = [
     "C13_NEW",
     "C13_FLOOR",
     "C26_ORDERS",
@@ -20,6 +20,9 @@ pub const IDS: [&str; 15] = [
     "PROOF_POLLS",
     "PROOF_TRADES",
     "DEDUPE",
+    "BUST_ABSENT",
+    "BUST_TWICE",
+    "BUST_REPEAT",
 ];
 
 /// Returns whether this behaviour is taken away.

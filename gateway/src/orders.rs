@@ -7,8 +7,9 @@
 //! Not here: what is told to the engine and when (`desk`).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-use tandem_core::order::{Action, ClientId, DoneStatus, NewOrder, OrderKey, Tif};
+use tandem_core::order::{Action, ClientId, DoneStatus, FillTerms, NewOrder, OrderKey, Tif};
 use tandem_core::units::{Px, Qty};
 
 /// Orders in flight at most.
@@ -32,6 +33,42 @@ pub enum End {
     Done(DoneStatus, Qty),
     /// It never was in a book.
     Rejected,
+}
+
+/// A fill that was told to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The trade id, as records carry it.
+    pub trade_id: u64,
+    /// What else the venue calls it; 0 where it has one name.
+    pub alias: u64,
+    /// What it was told as.
+    pub first: FillTerms,
+    /// What it is by the venue's last word; nothing where it was taken back.
+    pub now: Option<FillTerms>,
+    /// When, by the venue's clock; 0 where it did not say.
+    pub at_ns: i64,
+    /// When it was told, UNIX ns.
+    pub told_ns: i64,
+    /// The venue said itself what became of it: lists say nothing more about it.
+    pub is_said: bool,
+    /// What the last list of trades had instead, where it differed.
+    pub doubt: Option<Option<FillTerms>>,
+}
+
+impl Told {
+    /// Returns whether this is what it was told as, or what it is by now. Fees are not compared: venues
+    /// round them differently in lists and streams.
+    #[must_use]
+    pub fn is(&self, fill: FillTerms) -> bool {
+        same(self.first, fill) || self.now.is_some_and(|now| same(now, fill))
+    }
+}
+
+/// Returns whether two words on a fill move the same; see [`Told::is`].
+#[must_use]
+pub fn same(one: FillTerms, other: FillTerms) -> bool {
+    (one.px, one.qty) == (other.px, other.qty)
 }
 
 /// One order.
@@ -65,8 +102,8 @@ pub struct Entry {
     pub unknown: bool,
     /// How it ended.
     pub end: Option<End>,
-    /// Ids and contents of the fills told: a hash of price, quantity and fee each.
-    pub fills: Vec<(u64, u64)>,
+    /// The fills told.
+    pub fills: Vec<Told>,
     /// Their sum.
     pub filled: i64,
     /// The venue's own total, and its worth and fee, as last told.
@@ -136,11 +173,38 @@ impl Entry {
     }
 }
 
+/// Hashes names: two multiplications instead of the keyed hash that the venues' ids get. Who makes names
+/// collide slows down a table of fixed room, and no more.
+#[derive(Debug, Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_i64(&mut self, value: i64) {
+        self.write_u64(value.cast_unsigned());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(29) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 /// The table. Slots stay where they are until their entry makes way.
 #[derive(Debug)]
 pub struct Orders {
     entries: Vec<Entry>,
-    by_name: HashMap<Name, usize>,
+    by_name: HashMap<Name, usize, BuildHasherDefault<NameHasher>>,
     by_venue: HashMap<u128, usize>,
     /// Where to look for an entry to replace.
     hand: usize,
@@ -156,7 +220,7 @@ impl Default for Orders {
         };
         Orders {
             entries: std::iter::repeat_with(nobody).take(ROOM).collect(),
-            by_name: HashMap::with_capacity(2 * ROOM),
+            by_name: HashMap::with_capacity_and_hasher(2 * ROOM, BuildHasherDefault::default()),
             by_venue: HashMap::with_capacity(2 * ROOM),
             hand: 0,
             live: 0,

@@ -19,6 +19,8 @@ pub mod metric {
     pub const ACKS: &str = "gateway_order_ack_total";
     /// Fills.
     pub const FILLS: &str = "gateway_fill_total";
+    /// Fills that a venue took back or corrected.
+    pub const BUSTS: &str = "gateway_fill_busted_total";
     /// Fills that came again.
     pub const DUPLICATES: &str = "gateway_fill_duplicate_total";
     /// Orders whose outcome was unknown for a time.
@@ -73,10 +75,11 @@ pub mod metric {
 
 type Get = fn(&DeskStats) -> u64;
 
-const COUNTERS: [(&str, &str, Get); 20] = [
+const COUNTERS: [(&str, &str, Get); 21] = [
     (metric::SENT, "order", |s| s.sent),
     (metric::ACKS, "order", |s| s.acks),
     (metric::FILLS, "fill", |s| s.fills),
+    (metric::BUSTS, "fill", |s| s.busts),
     (metric::DUPLICATES, "fill", |s| s.duplicates),
     (metric::UNKNOWN, "order", |s| s.unknowns),
     (metric::NEVER_ACCEPTED, "order", |s| s.never_accepted),

@@ -9,6 +9,17 @@ use tandem_core::units::pow10;
 /// Largest request written by us: Coinbase's, with its token.
 pub const TEXT_BYTES_MAX: usize = 3 << 10;
 
+/// 00 to 99.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut n = 0;
+    while n < pairs.len() {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
+
 /// A buffer for one request.
 #[derive(Clone, Debug)]
 pub struct Text {
@@ -50,10 +61,15 @@ impl Text {
     pub fn padded(&mut self, mut value: u64, width: usize) -> &mut Text {
         let mut digits = [b'0'; 20];
         let mut at = digits.len();
-        while value != 0 {
+        // Two digits a division.
+        while 10 <= value {
+            at -= 2;
+            digits[at..at + 2].copy_from_slice(&PAIRS[(value % 100) as usize]);
+            value /= 100;
+        }
+        if value != 0 {
             at -= 1;
-            digits[at] = b'0' + (value % 10) as u8;
-            value /= 10;
+            digits[at] = b'0' + value as u8;
         }
         self.put(&digits[at.min(digits.len() - width.min(digits.len()))..])
     }

@@ -11,7 +11,7 @@ use support::*;
 use tandem_core::account::SessionState;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::order::{
-    ClientId, DoneStatus, NewOrder, Purpose, RejectClass, Report, Tif, UnknownCause,
+    ClientId, DoneStatus, FillTerms, NewOrder, Purpose, RejectClass, Report, Tif, UnknownCause,
 };
 use tandem_core::record::{Kind, Venue};
 use tandem_core::units::{Amount, Px, Qty};
@@ -105,7 +105,11 @@ fn bench_with(config: Config, script: Venue1) -> Bench<Venue1> {
 }
 
 fn ready() -> Bench<Venue1> {
-    let mut bench = bench_with(config(Venue::Binance), Venue1::default());
+    ready_with(config(Venue::Binance))
+}
+
+fn ready_with(config: Config) -> Bench<Venue1> {
+    let mut bench = bench_with(config, Venue1::default());
     bench.ready();
     bench.script.spare = *bench.open.iter().find(|conn| **conn != bench.script.main).unwrap();
     bench
@@ -904,4 +908,133 @@ fn mutated_messages_are_survived() {
         while bench.gateway.next_action().is_some() {}
         while bench.gateway.next_record().is_some() {}
     }
+}
+
+/// A trade as `myTrades` lists it, of the order that [`event`] tells of.
+fn listed(id: u64, px: &str, qty: &str) -> String {
+    format!(
+        r#"{{"symbol":"BTCUSDT","id":{id},"orderId":4242,"price":"{px}","qty":"{qty}","quoteQty":"600","commission":"0.00001","commissionAsset":"BTC","time":1764000000200,"isBuyer":true}}"#
+    )
+}
+
+/// An order of which 0.01 were filled and told, and are listed.
+fn filled() -> (Bench<Venue1>, NewOrder) {
+    let mut bench = ready_with(quick(Venue::Binance));
+    let order = bench.order();
+    let text = bench.send(&order).unwrap();
+    let conn = bench.script.main;
+    for message in [
+        event(&order, "TRADE", "PARTIALLY_FILLED", "0.01", "0.01"),
+        event(&order, "EXPIRED", "EXPIRED", "0", "0.01"),
+    ] {
+        bench.say(conn, &message);
+    }
+    bench.say(conn, &full(&text, "EXPIRED", "0.01000000").replace("0.000010001", "0.00001"));
+    bench.script.trades = vec![listed(900_001, "60000.10", "0.01")];
+    (bench, order)
+}
+
+fn busts(bench: &Bench<Venue1>, order: &NewOrder) -> Vec<(u64, Option<FillTerms>)> {
+    let bust = |report: Report| match report {
+        Report::Bust { trade_id, instead } => Some((trade_id, instead)),
+        _ => None,
+    };
+    bench.reports(order).into_iter().filter_map(bust).collect()
+}
+
+fn lists(bench: &Bench<Venue1>) -> usize {
+    bench.script.seen.get("myTrades").copied().unwrap_or(0)
+}
+
+/// Row OE-20. Nothing in the stream says that a trade was taken back: two whole lists in a row without it do,
+/// the second soon after the first. Then it is told once.
+#[test]
+fn a_fill_that_is_gone_from_two_lists_is_told_once() {
+    let (mut bench, order) = filled();
+    bench.pass(32_000);
+    assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));
+    bench.script.trades.clear();
+    let before = lists(&bench);
+    bench.pass(29_500);
+    assert_eq!(
+        (busts(&bench, &order).len(), bench.level()),
+        (0, Level::Armed),
+        "one is not enough"
+    );
+    bench.pass(4_000);
+    assert_eq!(busts(&bench, &order), [(900_001, None)]);
+    assert_eq!(lists(&bench) - before, 4, "two lists of two instruments");
+    assert_eq!((bench.level(), bench.gate.level().cause()), (Level::Halt, Some(Cause::Bust)));
+    bench.pass(70_000);
+    assert_eq!(busts(&bench, &order).len(), 1, "told once");
+    assert_eq!(fill_of(&bench.reports(&order)), 1_000_000, "the fill stays told");
+    println!("figure OE-20: binance 1 of 1 busted fills told after two lists, once");
+}
+
+/// Row OE-20. What a list cannot prove is not told: too early, one list, not whole, not readable.
+#[test]
+fn a_list_that_proves_nothing_tells_nothing() {
+    let (mut bench, order) = filled();
+    // Too young to be listed: the stream's word on a balance asks at once, and again once it may be.
+    bench.script.trades.clear();
+    let conn = bench.script.main;
+    bench.say(
+        conn,
+        r#"{"subscriptionId":0,"event":{"e":"balanceUpdate","E":1,"a":"BTC","d":"-0.01","T":1}}"#,
+    );
+    bench.pass(4_000);
+    assert_eq!(busts(&bench, &order).len(), 0);
+    // There again at the second look.
+    bench.pass(2_500);
+    bench.script.trades = vec![listed(900_001, "60000.10", "0.01")];
+    bench.pass(10_000);
+    assert_eq!(busts(&bench, &order).len(), 0);
+    // A row that cannot be read might be it.
+    bench.script.trades = vec![listed(900_001, "60000.10", "?")];
+    bench.pass(65_000);
+    assert_eq!(busts(&bench, &order).len(), 0);
+    // No list.
+    bench.script.mute = vec!["myTrades"];
+    bench.pass(65_000);
+    assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));
+    bench.script.mute.clear();
+    bench.script.trades = vec![listed(900_001, "60000.10", "0.01")];
+    bench.pass(65_000);
+    assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));
+}
+
+/// Row OE-20. A trade that is listed with other numbers halts at once, and is corrected by the second list.
+#[test]
+fn a_fill_that_is_listed_otherwise_twice_is_corrected() {
+    let (mut bench, order) = filled();
+    bench.script.trades = vec![listed(900_001, "60000.09", "0.01")];
+    bench.pass(31_000);
+    assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Halt));
+    bench.pass(4_000);
+    let is = FillTerms { px: Px(6_000_009), qty: Qty(1_000_000), fee: Amount(1_000), asset: 0 };
+    assert_eq!(busts(&bench, &order), [(900_001, Some(is))]);
+    bench.pass(65_000);
+    assert_eq!(busts(&bench, &order).len(), 1);
+}
+
+/// Row OE-20. A list without most of what was traded is no list: halted, and nothing told.
+#[test]
+fn a_list_that_lacks_too_much_halts_and_tells_nothing() {
+    let mut bench = ready_with(quick(Venue::Binance));
+    let conn = bench.script.main;
+    let mut orders = Vec::new();
+    for n in 0..6u64 {
+        let order = bench.order();
+        bench.send(&order).unwrap();
+        let other = |text: String| {
+            let text = text.replace("\"i\":4242", &format!("\"i\":{}", 4_242 + n));
+            text.replace("\"t\":900001", &format!("\"t\":{}", 900_001 + n))
+        };
+        bench.say(conn, &other(event(&order, "TRADE", "PARTIALLY_FILLED", "0.01", "0.01")));
+        bench.say(conn, &other(event(&order, "EXPIRED", "EXPIRED", "0", "0.01")));
+        orders.push(order);
+    }
+    bench.pass(65_000);
+    let told: usize = orders.iter().map(|order| busts(&bench, order).len()).sum();
+    assert_eq!((told, bench.level()), (0, Level::Halt));
 }

@@ -9,14 +9,16 @@ use std::collections::HashMap;
 
 use support::*;
 use tandem_core::account::SessionState;
-use tandem_core::level::Level;
+use tandem_core::level::{Cause, Level};
 use tandem_core::order::request as request_of;
 use tandem_core::order::{
-    ClientId, DoneStatus, NewOrder, OrderKey, RejectClass, Report, Tif, UnknownCause,
+    ClientId, DoneStatus, FillTerms, NewOrder, OrderKey, RejectClass, Report, Tif, UnknownCause,
 };
 use tandem_core::record::{Kind, Venue};
 use tandem_core::units::{Amount, Qty};
 use tandem_gateway::coinbase::Coinbase;
+use tandem_gateway::config::Config;
+use tandem_gateway::gate::Gate;
 use tandem_gateway::guard::{GuardReason, Route};
 use tandem_gateway::keys::Credentials;
 
@@ -107,13 +109,17 @@ impl Script for Venue1 {
 }
 
 fn bench() -> Bench<Venue1> {
+    bench_with(config(Venue::Coinbase))
+}
+
+fn bench_with(config: Config) -> Bench<Venue1> {
     let credentials = Credentials::Coinbase {
         api_key: "organizations/o/apiKeys/k".into(),
         private_key_pem: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into(),
     };
     Bench::new(
         Venue::Coinbase,
-        config(Venue::Coinbase),
+        config,
         &credentials,
         |credentials, desk| Box::new(Coinbase::new(credentials, desk).unwrap()),
         Venue1::default(),
@@ -121,7 +127,11 @@ fn bench() -> Bench<Venue1> {
 }
 
 fn ready() -> Bench<Venue1> {
-    let mut bench = bench();
+    ready_with(config(Venue::Coinbase))
+}
+
+fn ready_with(config: Config) -> Bench<Venue1> {
+    let mut bench = bench_with(config);
     bench.ready();
     bench.pass(500);
     bench
@@ -531,14 +541,128 @@ fn trap_the_sequence_is_checked() {
     assert_ne!(bench.state(), SessionState::Ready);
 }
 
-/// Row OE-20. A fill that is a correction halts the venue.
+/// An order that filled in two parts, both told.
+fn filled(bench: &mut Bench<Venue1>) -> NewOrder {
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(bench);
+    answer(bench, request, 200, &accepted());
+    bench.script.fills = vec![fill("e1", "0.004"), fill("e2", "0.006")];
+    bench.script.orders = vec![rest(&order, "CANCELLED", "0.01")];
+    hear_user(bench, &user(&order, "CANCELLED", "0.01", "600.001", "7.2"));
+    bench.pass(1_000);
+    assert_eq!(fill_of(&bench.reports(&order)), 1_000_000);
+    order
+}
+
+fn busts(bench: &Bench<Venue1>, order: &NewOrder) -> Vec<(u64, Option<FillTerms>)> {
+    let bust = |report: Report| match report {
+        Report::Bust { trade_id, instead } => Some((trade_id, instead)),
+        _ => None,
+    };
+    bench.reports(order).into_iter().filter_map(bust).collect()
+}
+
+/// The trade id that a fill of this quantity was told with, and what it was told as.
+fn told(bench: &Bench<Venue1>, order: &NewOrder, quanta: i64) -> (u64, FillTerms) {
+    let of = |report: &Report| match *report {
+        Report::Fill { px, qty, fee, asset, trade_id } if qty.0 == quanta => {
+            Some((trade_id, FillTerms { px, qty, fee, asset }))
+        }
+        _ => None,
+    };
+    bench.reports(order).iter().find_map(of).unwrap()
+}
+
+/// Row OE-20. The list of fills says that one is taken back, under its own id or as a row of its own: told
+/// once by the id that the fill had, however often it is listed, and the venue is halted.
 #[test]
-fn a_corrected_fill_halts() {
+fn a_reversed_fill_is_told_once_and_halts() {
+    let reversed = |entry: &str| {
+        let row = fill("e2", "0.006").replace("\"FILL\"", "\"REVERSAL\"");
+        row.replace("\"entry_id\":\"e2\"", &format!("\"entry_id\":\"{entry}\""))
+    };
+    let lists = [
+        vec![fill("e1", "0.004"), reversed("e2")],
+        // The newest first, and what is taken back with its sign.
+        vec![
+            reversed("e9").replace("\"size\":\"0.006\"", "\"size\":\"-0.006\""),
+            fill("e2", "0.006"),
+            fill("e1", "0.004"),
+        ],
+    ];
+    for list in lists {
+        let mut bench = ready_with(quick(Venue::Coinbase));
+        let order = filled(&mut bench);
+        let (trade_id, _) = told(&bench, &order, 600_000);
+        assert_eq!(bench.level(), Level::Armed);
+        bench.script.fills = list;
+        bench.pass(31_000);
+        assert_eq!(busts(&bench, &order), [(trade_id, None)]);
+        assert_eq!((bench.level(), bench.gate.level().cause()), (Level::Halt, Some(Cause::Bust)));
+        bench.pass(65_000);
+        assert_eq!(busts(&bench, &order).len(), 1, "told once");
+        assert_eq!(fill_of(&bench.reports(&order)), 1_000_000, "its fills stay told");
+    }
+    println!("figure OE-20: coinbase 2 of 2 reversals told once, by the id of their fill");
+}
+
+/// Row OE-20. A correction is told with what the fill is instead; another one after it too.
+#[test]
+fn a_corrected_fill_is_told_with_what_it_is() {
+    let mut bench = ready_with(quick(Venue::Coinbase));
+    let order = filled(&mut bench);
+    let (trade_id, was) = told(&bench, &order, 600_000);
+    let corrected = |entry: &str, size: &str, at: &str| {
+        let row = fill("e2", size).replace("\"FILL\"", "\"CORRECTION\"").replace("14:30:06", at);
+        row.replace("\"entry_id\":\"e2\"", &format!("\"entry_id\":\"{entry}\""))
+    };
+    let first = corrected("e7", "0.005", "14:31:00");
+    let second = corrected("e8", "0.003", "14:32:00");
+    let mut list = vec![fill("e1", "0.004"), fill("e2", "0.006"), first];
+    bench.script.fills = list.clone();
+    bench.pass(31_000);
+    let is = |quanta: i64| Some(FillTerms { qty: Qty(quanta), ..was });
+    assert_eq!(busts(&bench, &order), [(trade_id, is(500_000))]);
+    list.insert(0, second);
+    bench.script.fills = list;
+    bench.pass(65_000);
+    assert_eq!(busts(&bench, &order), [(trade_id, is(500_000)), (trade_id, is(300_000))]);
+    assert_eq!(bench.level(), Level::Halt);
+}
+
+/// Row OE-20. A word on a fill that this process never told goes to the engine, which knows its books; one
+/// that cannot be understood, or is of nobody's order, halts and tells nothing.
+#[test]
+fn a_word_on_an_unknown_fill_halts_or_is_the_engines_to_judge() {
+    // Of an order of nobody.
     let mut bench = bench();
     bench.script.fills = vec![fill("e1", "0.004").replace("\"FILL\"", "\"CORRECTION\"")];
     bench.pass(1_000);
-    assert_eq!(bench.level(), Level::Halt);
-    println!("figure OE-20: coinbase 1 of 1 corrections halts");
+    assert_eq!((bench.level(), bench.kinds(Kind::OrderBust).len()), (Level::Halt, 0));
+    // Part of a fill; a kind that nobody documented; a row that cannot be read.
+    for row in [
+        fill("e2", "0.001").replace("\"FILL\"", "\"REVERSAL\""),
+        fill("e2", "0.006").replace("\"FILL\"", "\"SYNTHETIC\""),
+        fill("e2", "?").replace("\"FILL\"", "\"REVERSAL\""),
+    ] {
+        let mut bench = ready_with(quick(Venue::Coinbase));
+        let order = filled(&mut bench);
+        bench.script.fills = vec![fill("e1", "0.004"), row];
+        bench.pass(31_000);
+        assert_eq!((bench.level(), bench.kinds(Kind::OrderBust).len()), (Level::Halt, 0));
+        assert_eq!(bench.gate.level().cause(), Some(Cause::Bust));
+        assert_eq!(fill_of(&bench.reports(&order)), 1_000_000);
+    }
+    // Of an order of ours, from before this process.
+    let mut bench = ready_with(quick(Venue::Coinbase));
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    bench.script.fills = vec![fill("e5", "0.004").replace("\"FILL\"", "\"REVERSAL\"")];
+    bench.pass(65_000);
+    assert_eq!(busts(&bench, &order).len(), 1);
 }
 
 #[test]

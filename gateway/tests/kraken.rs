@@ -11,11 +11,12 @@ use support::*;
 use tandem_core::account::SessionState;
 use tandem_core::level::Level;
 use tandem_core::order::{
-    Action, ClientId, DoneStatus, NewOrder, RejectClass, Report, Tif, UnknownCause,
+    Action, ClientId, DoneStatus, FillTerms, NewOrder, RejectClass, Report, Tif, UnknownCause,
 };
 use tandem_core::record::{Kind, Venue};
 use tandem_core::units::{Amount, Px, Qty};
 use tandem_feeds::machine::CloseCause;
+use tandem_gateway::config::Config;
 use tandem_gateway::guard::GuardReason;
 use tandem_gateway::keys::Credentials;
 use tandem_gateway::kraken::Kraken;
@@ -28,6 +29,8 @@ struct Venue1 {
     open: HashMap<String, String>,
     closed: HashMap<String, String>,
     trades: String,
+    /// How many the venue says there are.
+    trades_count: u32,
     conn: u32,
     tokens: usize,
     seen: HashMap<String, usize>,
@@ -119,7 +122,7 @@ impl Script for Venue1 {
             "QueryOrders" => { let mut all = self.open.clone(); all.extend(self.closed.clone()); pick(&all) }
             "BalanceEx" if !self.balances.is_empty() => self.balances.clone(),
             "BalanceEx" => r#"{"ZUSD":{"balance":"200.5","hold_trade":"20.25"},"XXBT":{"balance":"1.2","hold_trade":"0.2"},"XBT.F":{"balance":"9","hold_trade":"0"}}"#.into(),
-            "TradesHistory" => format!("{{\"trades\":{{{}}},\"count\":0}}", self.trades),
+            "TradesHistory" => format!("{{\"trades\":{{{}}},\"count\":{}}}", self.trades, self.trades_count),
             "TradeVolume" => r#"{"currency":"USD","fees":{"XXBTZUSD":{"fee":"0.2600"},"XETHXXBT":{"fee":"0.2601"}},"fees_maker":{"XXBTZUSD":{"fee":"0.1600"}}}"#.into(),
             other => panic!("asked {other}"),
         };
@@ -128,6 +131,10 @@ impl Script for Venue1 {
 }
 
 fn bench() -> Bench<Venue1> {
+    bench_with(config(Venue::Kraken))
+}
+
+fn bench_with(config: Config) -> Bench<Venue1> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static FILES: AtomicU32 = AtomicU32::new(0);
     let file = std::env::temp_dir().join(format!(
@@ -142,7 +149,7 @@ fn bench() -> Bench<Venue1> {
     };
     let bench = Bench::new(
         Venue::Kraken,
-        config(Venue::Kraken),
+        config,
         &credentials,
         |credentials, desk| Box::new(Kraken::new(credentials, desk, START).unwrap()),
         Venue1::default(),
@@ -152,7 +159,11 @@ fn bench() -> Bench<Venue1> {
 }
 
 fn ready() -> Bench<Venue1> {
-    let mut bench = bench();
+    ready_with(config(Venue::Kraken))
+}
+
+fn ready_with(config: Config) -> Bench<Venue1> {
+    let mut bench = bench_with(config);
     bench.ready();
     bench
 }
@@ -534,4 +545,76 @@ fn mutated_messages_are_survived() {
             bench.pass(5_000);
         }
     }
+}
+
+fn busts(bench: &Bench<Venue1>, order: &NewOrder) -> Vec<(u64, Option<FillTerms>)> {
+    let bust = |report: Report| match report {
+        Report::Bust { trade_id, instead } => Some((trade_id, instead)),
+        _ => None,
+    };
+    bench.reports(order).into_iter().filter_map(bust).collect()
+}
+
+/// Row OE-20. The executions do not say that a trade was taken back: a balance that moves for another reason
+/// than a trade has the trades listed, and two lists in a row without it do. Told once.
+#[test]
+fn a_fill_that_is_gone_from_two_lists_is_told_once() {
+    let mut bench = ready_with(Config { trades_every_ns: 60 * SECOND, ..quick(Venue::Kraken) });
+    let order = bench.order();
+    let text = bench.send(&order).unwrap();
+    let conn = bench.script.conn;
+    for (sequence, item) in [(2, full_new(&order)), (3, TRADE.into()), (4, CANCELED.into())] {
+        bench.say(conn, &executions(sequence, &item));
+    }
+    bench.say(conn, &success(&text));
+    let listed = format!(
+        r#""TAAAAA-BBBBB-CCCCCC":{{"ordertxid":"{ID}","pair":"XXBTZUSD","time":1764000000.2,"type":"buy","ordertype":"limit","price":"60000.10","cost":"600.00","fee":"1.56","vol":"0.01","margin":"0","misc":"","trade_id":77}}"#
+    );
+    bench.script.trades = listed.clone();
+    bench.pass(10_000);
+    let balance = |sequence: u64, kind: &str| {
+        format!(
+            r#"{{"channel":"balances","type":"update","data":[{{"asset":"BTC","amount":-0.01,"balance":1.19,"fee":0,"ledger_id":"L","ref_id":"R","timestamp":"2025-11-24T16:05:00.2Z","type":"{kind}","wallet_type":"spot"}}],"sequence":{sequence}}}"#
+        )
+    };
+    let count =
+        |bench: &Bench<Venue1>| bench.script.seen.get("TradesHistory").copied().unwrap_or(0);
+    let before = count(&bench);
+    bench.say(conn, &balance(2, "trade"));
+    bench.pass(5_000);
+    assert_eq!(count(&bench), before, "a trade's own balance says nothing new");
+    bench.say(conn, &balance(3, "withdrawal"));
+    bench.pass(5_000);
+    assert_eq!((count(&bench), busts(&bench, &order).len()), (before + 1, 0), "it is there");
+    bench.script.trades = String::new();
+    bench.say(conn, &balance(4, "withdrawal"));
+    bench.pass(2_000);
+    assert_eq!(
+        (busts(&bench, &order).len(), bench.level()),
+        (0, Level::Armed),
+        "one is not enough"
+    );
+    bench.pass(5_000);
+    assert_eq!(busts(&bench, &order), [(77, None)]);
+    assert_eq!(bench.level(), Level::Halt);
+    bench.pass(20_000);
+    assert_eq!(busts(&bench, &order).len(), 1, "told once");
+    println!("figure OE-20: kraken 1 of 1 busted fills told after two lists, once");
+}
+
+/// Row OE-20. A page that says there are more trades than it gave is no whole list.
+#[test]
+fn a_list_that_ends_too_early_tells_nothing() {
+    let mut bench = ready_with(Config { trades_every_ns: 60 * SECOND, ..quick(Venue::Kraken) });
+    let order = bench.order();
+    let text = bench.send(&order).unwrap();
+    let conn = bench.script.conn;
+    for (sequence, item) in [(2, full_new(&order)), (3, TRADE.into()), (4, CANCELED.into())] {
+        bench.say(conn, &executions(sequence, &item));
+    }
+    bench.say(conn, &success(&text));
+    bench.script.trades_count = 1;
+    bench.pass(250_000);
+    assert!(2 < bench.script.seen["TradesHistory"]);
+    assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));
 }

@@ -13,7 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tandem_core::account::{Session, SessionState};
-use tandem_core::instrument::FeeIn;
+use tandem_core::engine::Engine;
+use tandem_core::episode::Outbox;
+use tandem_core::instrument::{AssetId, FeeIn};
+use tandem_core::level::Level;
+use tandem_core::limits::{Mode, Trading};
 use tandem_core::order::{
     Action, ClientId, DoneStatus, NewOrder, OrderKey, Purpose, Report, Tif, request,
 };
@@ -66,6 +70,14 @@ struct Live {
     config: Config,
     n: u64,
 }
+
+#[allow(
+    unexpected_cfgs,
+    missing_docs,
+    reason = "the limits that the core's own tests trade with; what is not used here is used there"
+)]
+#[path = "../../core/tests/desk/mod.rs"]
+mod desk;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -551,6 +563,161 @@ fn watches(venue: Venue) {
         venue.name(),
         took.as_micros()
     );
+}
+
+/// The engine's books over what a gateway reported, and the simulator's own.
+struct Books {
+    engine: Engine,
+    out: Outbox,
+    taken: usize,
+    now_ns: i64,
+}
+
+impl Books {
+    /// Books of a run that is given these orders as an earlier one's.
+    fn new(live: &Live) -> Books {
+        let (universe, _) = build_universe(&live.listings).unwrap();
+        let limits = desk::trading(Mode::Live, &universe);
+        let limits = Trading { run: 8, ..limits };
+        let engine = Engine::with_trading(universe, desk::params(), limits).unwrap();
+        Books { engine, out: Outbox::new(1 << 12), taken: 0, now_ns: now_ns() }
+    }
+
+    fn step(&mut self, record: &Record) {
+        self.now_ns += 1_000;
+        let record = Record { engine_ts_ns: self.now_ns, ..*record };
+        self.out.clear();
+        self.engine.step(&record, &mut self.out);
+    }
+
+    fn order(&mut self, order: &NewOrder) {
+        let record = order.record(&Record::default());
+        let flags = tandem_core::record::flag::LAST;
+        self.step(&Record { kind: Kind::Restore as u8, part: record.kind, flags, ..record });
+    }
+
+    /// Takes what was reported since; returns the fills and busts that changed the books.
+    fn take(&mut self, live: &Live) -> (u64, u64) {
+        for record in &live.records[self.taken..] {
+            self.step(record);
+        }
+        self.taken = live.records.len();
+        let desk = self.engine.desk().unwrap();
+        assert!(desk.ledger().check());
+        (desk.counts().fills, desk.counts().busts)
+    }
+
+    /// The largest difference of a balance in quanta of ours; see `tandem`'s comparison for why Coinbase
+    /// may have some.
+    fn differs(&self, live: &Live) -> i128 {
+        let truth = live.control("GET", "/truth/accounts", "");
+        let rows = truth["accounts"].as_array().unwrap();
+        let row = rows
+            .iter()
+            .find(|row| row["name"] == "main" && row["venue"] == live.venue.name())
+            .unwrap();
+        let ledger = self.engine.desk().unwrap().ledger();
+        let mut most = 0;
+        for (idx, asset) in self.engine.universe().assets.iter().enumerate() {
+            let ours = ledger.account(live.venue, AssetId(idx as u16)).balance;
+            let theirs = row["balances"][&asset.name]["total"].as_str().unwrap_or("0");
+            // Decimals beyond our own are cut.
+            let (whole, part) = theirs.split_once('.').unwrap_or((theirs, ""));
+            let part: String = part.chars().take(asset.exponent.into()).collect();
+            let theirs =
+                parse_decimal(format!("{whole}.{part:0<1}").as_bytes(), asset.exponent).unwrap();
+            most = most.max((i128::from(theirs) - ours).abs());
+        }
+        most
+    }
+}
+
+/// A venue takes a fill back: its gateway notices, the engine's books follow, and equal the venue's after it.
+fn busts(venue: Venue) {
+    let mut live = Live::new(venue, |config| {
+        config.trades_every_ns = 2_000_000_000;
+        config.bust_age_ns = 1_500_000_000;
+        config.bust_confirm_ns = 1_000_000_000;
+        (config.kraken_rest_max, config.kraken_rest_milli) = (20, 1_000);
+    });
+    live.ready();
+    let mut books = Books::new(&live);
+    // What is there before the first order is the opening.
+    books.take(&live);
+    let mut orders = Vec::new();
+    for _ in 0..3 {
+        let order = live.taking();
+        books.order(&order);
+        live.send(&order);
+        live.until("done", 10, |live| live.done(&order).is_some());
+        live.agrees(&order);
+        orders.push(order);
+    }
+    let (fills, none) = books.take(&live);
+    assert!(3 <= fills && none == 0);
+    // Each fill's worth and fee are rounded against us by less than a quantum.
+    let rounding = if venue == Venue::Binance { 0 } else { 2 * i128::from(fills) };
+    assert!(books.differs(&live) <= rounding, "{} before", books.differs(&live));
+    let client = ClientId::new(orders[1].run, orders[1].key);
+    let truth = live.control("GET", &format!("/truth/fills?venue={}", venue.name()), "");
+    let rows = truth["fills"].as_array().unwrap();
+    let busted: Vec<u64> = rows
+        .iter()
+        .filter(|row| row["client_id"] == client.as_str())
+        .map(|row| row["seq"].as_u64().unwrap())
+        .collect();
+    for fill in &busted {
+        let said =
+            live.control("POST", "/account", &json!({"action": "bust", "fill": fill}).to_string());
+        assert_eq!(said["busted"], *fill);
+    }
+    assert!(rounding < books.differs(&live), "the venue has taken money back");
+    let begun = Instant::now();
+    let count = busted.len() as u64;
+    let told = |live: &Live| {
+        live.records.iter().filter(|r| r.kind() == Some(Kind::OrderBust)).count() as u64
+    };
+    live.until("the bust is told", 30, |live| told(live) == count);
+    let took = begun.elapsed().as_millis();
+    assert_eq!(books.take(&live).1, count);
+    assert!(books.differs(&live) <= rounding, "{} after", books.differs(&live));
+    assert_eq!(books.engine.desk().unwrap().level(venue), Level::Halt);
+    // Lists of trades come and go and say it again; the gateway dies and the next one reads them anew.
+    let later = Instant::now() + Duration::from_secs(5);
+    live.until("more lists", 10, |_| later < Instant::now());
+    assert_eq!(told(&live), count, "told once");
+    books.take(&live);
+    live.tile = None;
+    live.spawn();
+    books.taken = 0;
+    live.ready();
+    let later = Instant::now() + Duration::from_secs(3);
+    live.until("more lists", 10, |_| later < Instant::now());
+    assert_eq!(books.take(&live).1, count, "booked once");
+    assert!(books.differs(&live) <= rounding, "{} at last", books.differs(&live));
+    println!(
+        "figure OE-20: {} {count} of {count} busted fills noticed after {took} ms, balances equal after it to {} quanta, halted",
+        venue.name(),
+        books.differs(&live)
+    );
+}
+
+/// Row OE-20.
+#[test]
+fn binance_busts() {
+    busts(Venue::Binance);
+}
+
+/// Row OE-20.
+#[test]
+fn coinbase_busts() {
+    busts(Venue::Coinbase);
+}
+
+/// Row OE-20.
+#[test]
+fn kraken_busts() {
+    busts(Venue::Kraken);
 }
 
 #[test]

@@ -30,7 +30,6 @@ use tandem_gateway::machine::Action;
 use desk::{BTC, MS, PX, S, World, fill, trading, universe};
 
 #[allow(
-    dead_code,
     unexpected_cfgs,
     missing_docs,
     reason = "the world that the core's own tests trade in; what is not used here is used there"

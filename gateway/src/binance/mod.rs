@@ -20,6 +20,7 @@ use tandem_core::units::{Amount, Px, Qty};
 use tandem_feeds::machine::{CloseCause, Reply, Stamps};
 use tandem_feeds::net::backoff::Backoff;
 
+use crate::busts::Word;
 use crate::codes::{Effect, Verdict};
 use crate::desk::{Ask, Asked, Desk, Fill, OpenOrder};
 use crate::guard::{GuardReason, Route};
@@ -335,7 +336,9 @@ impl Binance {
                 desk.balances_end();
             }
             Audit::Trades => {
-                let count = result.count().unwrap_or(0);
+                let Some(count) = result.count() else {
+                    return desk.audited(audit, false);
+                };
                 trades(desk, result);
                 if count == wire::TRADES_MAX {
                     let mut last = 0;
@@ -378,6 +381,8 @@ impl Binance {
             }
             // Only the change is told: the whole is read.
             b"balanceUpdate" | b"externalLockUpdate" => {
+                // No trade tells of it: it may be one that was taken back, which no event says.
+                desk.suspect(now_ns);
                 if !desk.is_auditing(Audit::Balances)
                     && let Some(parts) = self.audit(desk, Audit::Balances, now_ns)
                 {
@@ -604,6 +609,9 @@ impl Dialect for Binance {
         }
         // At most a day is given at once.
         let since_ns = desk.trades_since_ns(now_ns).max(now_ns - 24 * 3_600 * SECOND + SECOND);
+        if audit == Audit::Trades {
+            desk.read_begin(since_ns, now_ns);
+        }
         for part in 0..parts {
             let (method, params) = match audit {
                 Audit::OpenOrders if all => {
@@ -721,7 +729,9 @@ fn order_object(desk: &mut Desk, slot: usize, order: Value<'_>) -> bool {
                     fee,
                     asset,
                     trade_id: trade?.u64()?,
+                    alias: 0,
                     at_ns,
+                    word: Word::Fill,
                 })
             };
             match read() {
@@ -769,7 +779,9 @@ fn trades(desk: &mut Desk, list: Value<'_>) -> bool {
                 fee,
                 asset,
                 trade_id: id?.u64()?,
+                alias: 0,
                 at_ns: time?.i64()?.checked_mul(MS)?,
+                word: Word::Fill,
             };
             Some((u128::from(order?.u64()?), position, fill))
         };
@@ -779,7 +791,7 @@ fn trades(desk: &mut Desk, list: Value<'_>) -> bool {
                 desk.trade(venue_id, position, fill);
             }
             None => {
-                desk.stats.malformed += 1;
+                desk.unreadable_trade();
                 clean = false;
             }
         }
@@ -872,7 +884,9 @@ fn execution(desk: &mut Desk, event: Value<'_>) {
                 fee,
                 asset,
                 trade_id: trade?.u64()?,
+                alias: 0,
                 at_ns: time?.i64()?.checked_mul(MS)?,
+                word: Word::Fill,
             })
         };
         match read() {

@@ -15,7 +15,6 @@ pub mod codes;
 pub mod sign;
 pub mod wire;
 
-use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::order::{DoneStatus, NewOrder, RejectClass, Tif, UnknownCause};
 use tandem_core::record::Venue;
 use tandem_core::units::{Amount, Px, Qty};
@@ -23,6 +22,7 @@ use tandem_feeds::machine::{CloseCause, Reply, Stamps};
 use tandem_feeds::net::backoff::Backoff;
 use tandem_shm::fnv1a;
 
+use crate::busts::Word;
 use crate::codes::{Effect, Verdict};
 use crate::desk::{Ask, Asked, Desk, Fill, Link, OpenOrder};
 use crate::guard::{GuardReason, Route};
@@ -295,6 +295,9 @@ impl Coinbase {
                         let query = format!("limit={PAGE}&cursor={next}");
                         let path = format!("{}/fills", wire::HISTORICAL);
                         self.get(desk, Ask::Audit(audit, part + 1), &path, &query, now_ns);
+                    } else if next.is_some() {
+                        // There is more than was given: what is not here may be there.
+                        desk.read_is_partial();
                     }
                     true
                 }
@@ -607,7 +610,9 @@ impl Dialect for Coinbase {
             }
             Audit::Trades => {
                 let mut since = Text::default();
-                since.time(desk.trades_since_ns(now_ns));
+                let since_ns = desk.trades_since_ns(now_ns);
+                desk.read_begin(since_ns, now_ns);
+                since.time(since_ns);
                 let since = String::from_utf8_lossy(since.bytes().unwrap_or_default()).into_owned();
                 let query = format!("start_sequence_timestamp={since}&limit={PAGE}");
                 let path = format!("{}/fills", wire::HISTORICAL);
@@ -809,7 +814,18 @@ fn balances(desk: &mut Desk, accounts: Value<'_>, first: bool) -> bool {
 fn fills(desk: &mut Desk, reply: Value<'_>) -> Option<(bool, usize)> {
     let list = reply.get("fills")?;
     let count = list.count()?;
+    // The newest may come first: what became of a fill is read after the fill.
+    let clean = fills_of(desk, list, false) & fills_of(desk, list, true);
+    Some((clean, count))
+}
+
+/// Reads the plain fills of a list, or the others: `trade_type` is FILL, "also REVERSAL, CORRECTION,
+/// SYNTHETIC in the schema" (`protocols/coinbase.md` section 7.6), and nothing more is documented of these.
+/// A reversal or correction is taken as a word on the fill of the same `entry_id`, or else of the same
+/// `trade_id` in the same order.
+fn fills_of(desk: &mut Desk, list: Value<'_>, others: bool) -> bool {
     let mut clean = true;
+    let mut rows: Vec<(u128, usize, Fill)> = Vec::new();
     list.each(|fill| {
         let [entry, trade, order, time, kind, px, size, fee, product, in_quote] = fill.pick([
             "entry_id",
@@ -825,26 +841,48 @@ fn fills(desk: &mut Desk, reply: Value<'_>) -> Option<(bool, usize)> {
         ]);
         let position = product.and_then(Value::word).and_then(|p| desk.position(p));
         let Some(position) = position else { return };
-        if kind.is_some_and(|kind| !kind.is("FILL")) {
-            // A bust or a correction (OE-20): books must be looked at.
-            desk.raises.push((Scope::Venue(Venue::Coinbase), Level::Halt, Cause::Reconcile));
-            clean = false;
+        let word = match kind.and_then(Value::text).as_deref() {
+            None | Some(b"FILL") => Some(Word::Fill),
+            Some(b"REVERSAL") => Some(Word::Reversal),
+            Some(b"CORRECTION") => Some(Word::Correction),
+            Some(_) => None,
+        };
+        if (word != Some(Word::Fill)) != others {
             return;
         }
+        let name =
+            |text: Option<Value<'_>>| text.and_then(Value::text).map_or(0, |id| fnv1a(&id).max(1));
+        let Some(word) = word else {
+            // A kind that nobody documented: the books must be looked at.
+            desk.strange_bust(name(entry.or(trade)));
+            clean = false;
+            return;
+        };
         let listing = &desk.listings[position];
         let read = || {
             if in_quote.and_then(Value::bool) == Some(true) {
                 return None;
             }
-            let id = entry.or(trade)?.text()?;
+            let trade_id = fnv1a(&entry.or(trade)?.text()?).max(1);
+            // What is taken back may be told with its sign.
+            let size = match word {
+                Word::Fill => size?.quanta(listing.qty_exponent)?,
+                Word::Reversal | Word::Correction => {
+                    let exact = size?.quanta_down(listing.qty_exponent)?;
+                    let is_exact = size?.quanta_up(listing.qty_exponent) == Some(exact);
+                    exact.checked_abs().filter(|_| is_exact)?
+                }
+            };
             Some((
                 wire::parse_id(order?.word()?)?,
                 Fill {
                     px: Px(px?.quanta(listing.px_exponent)?),
-                    qty: Qty(size?.quanta(listing.qty_exponent)?),
+                    qty: Qty(size),
                     fee: Amount(fee?.quanta_up(listing.quote_exponent)?),
                     asset: listing.quote,
-                    trade_id: fnv1a(&id).max(1),
+                    trade_id,
+                    alias: name(trade),
+                    word,
                     at_ns: time
                         .and_then(Value::word)
                         .and_then(tandem_feeds::stamp::unix_ns)
@@ -855,13 +893,22 @@ fn fills(desk: &mut Desk, reply: Value<'_>) -> Option<(bool, usize)> {
         match read() {
             Some((venue_id, fill)) => {
                 clean &= desk.is_attributed(venue_id);
-                desk.trade(venue_id, position, fill);
+                rows.push((venue_id, position, fill));
+            }
+            None if word == Word::Fill => {
+                desk.unreadable_trade();
+                clean = false;
             }
             None => {
-                desk.stats.malformed += 1;
+                desk.strange_bust(name(entry.or(trade)));
                 clean = false;
             }
         }
     });
-    Some((clean, count))
+    // What is said last of a fill counts.
+    rows.sort_by_key(|(_, _, fill)| fill.at_ns);
+    for (venue_id, position, fill) in rows {
+        desk.trade(venue_id, position, fill);
+    }
+    clean
 }

@@ -22,6 +22,7 @@ use tandem_feeds::machine::{CloseCause, Reply, Stamps};
 use tandem_feeds::net::backoff::Backoff;
 use tandem_shm::fnv1a;
 
+use crate::busts::Word;
 use crate::codes::{Effect, Verdict};
 use crate::desk::{Ask, Asked, Desk, Fill, Link, OpenOrder};
 use crate::guard::{GuardReason, Route};
@@ -308,13 +309,19 @@ impl Kraken {
                 whole
             }
             Audit::Trades => match trades(desk, result) {
-                Some((_, PAGE)) => {
+                Some((_, count)) if count < PAGE => {
+                    // The venue counts them too: a last page that ends too early is no whole list.
+                    let all = result.get("count").and_then(Value::u64).unwrap_or(0);
+                    desk.read_is_of(all, (part * PAGE + count) as u64);
+                    true
+                }
+                Some(_) => {
                     desk.audit_goes_on(audit);
                     let since_s = desk.trades_since_ns(now_ns) / SECOND;
                     let params = format!("start={since_s}&ofs={}", (part + 1) * PAGE);
                     self.post(desk, Ask::Audit(audit, part + 1), "TradesHistory", &params, now_ns)
                 }
-                found => found.is_some(),
+                None => false,
             },
             Audit::Fees => {
                 let [fees, makers] = result.pick(["fees", "fees_maker"]);
@@ -372,7 +379,7 @@ impl Kraken {
                         if !desk.hold(asked.conn, &text)
                             && let Some(message) = Value::parse(&text)
                         {
-                            self.channel(desk, message);
+                            self.channel(desk, message, now_ns);
                         }
                     }
                 }
@@ -400,16 +407,21 @@ impl Kraken {
         sequence == expected
     }
 
-    fn channel(&mut self, desk: &mut Desk, message: Value<'_>) {
+    fn channel(&mut self, desk: &mut Desk, message: Value<'_>, now_ns: i64) {
         let [channel, data] = message.pick(["channel", "data"]);
         let (Some(channel), Some(data)) = (channel, data) else { return };
         if channel.is("executions") {
             data.each(|item| execution(desk, item));
         } else if channel.is("balances") {
             data.each(|item| {
-                let [asset, balance, wallet] = item.pick(["asset", "balance", "wallet_type"]);
+                let [asset, balance, wallet, kind] =
+                    item.pick(["asset", "balance", "wallet_type", "type"]);
                 if wallet.is_some_and(|wallet| !wallet.is("spot")) {
                     return;
+                }
+                if kind.is_some_and(|kind| !kind.is("trade")) {
+                    // No execution tells of it: it may be a trade that was taken back.
+                    desk.suspect(now_ns);
                 }
                 let read = || {
                     let (asset, exponent) = desk.asset(asset?.word()?)?;
@@ -488,7 +500,7 @@ impl Dialect for Kraken {
         if self.stage != Stage::Ready {
             self.early.push(text.to_vec());
         } else if !desk.hold(conn, text) {
-            self.channel(desk, message);
+            self.channel(desk, message, now_ns);
         }
     }
 
@@ -667,7 +679,9 @@ impl Dialect for Kraken {
             }
             Audit::Balances => ("BalanceEx", String::new()),
             Audit::Trades => {
-                ("TradesHistory", format!("start={}", desk.trades_since_ns(now_ns) / SECOND))
+                let since_ns = desk.trades_since_ns(now_ns);
+                desk.read_begin(since_ns, now_ns);
+                ("TradesHistory", format!("start={}", since_ns / SECOND))
             }
             Audit::Fees => {
                 let pairs: Vec<_> =
@@ -802,7 +816,9 @@ fn trades(desk: &mut Desk, result: Value<'_>) -> Option<(bool, usize)> {
                 fee: Amount(fee?.quanta_up(listing.quote_exponent)?),
                 asset: listing.quote,
                 trade_id: trade_id(id, Some(name)),
+                alias: 0,
                 at_ns: time?.quanta_down(9)?,
+                word: Word::Fill,
             };
             Some((wire::parse_id(order?.word()?)?, position, fill))
         };
@@ -814,7 +830,7 @@ fn trades(desk: &mut Desk, result: Value<'_>) -> Option<(bool, usize)> {
             // Of a pair that is none of ours, most likely.
             None if pair.and_then(Value::word).is_some_and(|p| position_of(desk, p).is_none()) => {}
             None => {
-                desk.stats.malformed += 1;
+                desk.unreadable_trade();
                 clean = false;
             }
         }
@@ -889,6 +905,8 @@ fn execution(desk: &mut Desk, item: Value<'_>) {
                 at_ns: time
                     .and_then(Value::word)
                     .map_or(0, |t| tandem_feeds::stamp::unix_ns(t).unwrap_or(0)),
+                alias: 0,
+                word: Word::Fill,
             })
         };
         match read() {

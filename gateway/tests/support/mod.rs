@@ -137,6 +137,16 @@ pub fn config(venue: Venue) -> Config {
     Config { rest_host: "venue.test".into(), ..Config::for_venue(venue) }
 }
 
+/// Lists of trades come every 30 s, count for fills older than 5 s, and are confirmed after 3 s.
+pub fn quick(venue: Venue) -> Config {
+    Config {
+        trades_every_ns: 30 * SECOND,
+        bust_age_ns: 5 * SECOND,
+        bust_confirm_ns: 3 * SECOND,
+        ..config(venue)
+    }
+}
+
 impl<S: Script> Bench<S> {
     pub fn new(
         venue: Venue,

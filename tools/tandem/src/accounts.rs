@@ -24,7 +24,7 @@ pub struct Holding {
     /// What the venue said last: total and held; nothing before its first word.
     pub venue: Option<(i64, i64)>,
     /// Sum of the ledger's postings by account, in the order of [`Tag::ALL`].
-    pub by_tag: [i128; 6],
+    pub by_tag: [i128; Tag::ALL.len()],
 }
 
 /// The accounts.

@@ -525,62 +525,60 @@ impl Collector {
     }
 }
 
+/// A setup with BTC/USD at Coinbase and Kraken, free of fees and buffers.
+#[cfg(test)]
+pub(crate) fn plain_setup() -> Setup {
+    let listing = |venue: &str, symbol: &str, tick: &str| ListingText {
+        venue: venue.to_owned(),
+        symbol: symbol.to_owned(),
+        feed_symbol: symbol.to_owned(),
+        rest_symbol: symbol.to_owned(),
+        base: "BTC".to_owned(),
+        quote: "USD".to_owned(),
+        tick: tick.to_owned(),
+        lot: "0.00000001".to_owned(),
+        qty_min: String::new(),
+        qty_max: String::new(),
+        notional_min: String::new(),
+        price_precision: Some(1),
+        qty_precision: Some(8),
+        asset_precision: None,
+        status: TradingStatus::Trading as u8,
+        taker_fee_ppm: 0,
+        fee_in: "quote".to_owned(),
+        notional_max: "100000000".to_owned(),
+    };
+    let venue = VenueDetection {
+        slippage_ppm: 0,
+        staleness_ppm_per_s: 0,
+        age_max_ms: 60_000,
+        order_latency_ms: 0,
+    };
+    Setup {
+        mode: "observe".to_owned(),
+        listings: vec![listing("coinbase", "BTC-USD", "0.01"), listing("kraken", "BTC/USD", "0.1")],
+        limits: None,
+        run: 0,
+        detection: Detection {
+            edge_min_ppm: 0,
+            edge_max_ppm: 100_000,
+            edge_max_halt_s: 0,
+            basis_ppm: 0,
+            numeraires: vec!["USD".to_owned()],
+            legs_max: 2,
+            cycles_max: 10,
+            window_levels: 50,
+            flicker_ms: 0,
+            denial_ms: 1,
+            update_ms: 1,
+            venues: ["coinbase", "kraken"].map(|name| (name.to_owned(), venue.clone())).into(),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A setup with BTC/USD at Coinbase and Kraken, free of fees and buffers.
-    fn plain_setup() -> Setup {
-        let listing = |venue: &str, symbol: &str, tick: &str| ListingText {
-            venue: venue.to_owned(),
-            symbol: symbol.to_owned(),
-            feed_symbol: symbol.to_owned(),
-            rest_symbol: symbol.to_owned(),
-            base: "BTC".to_owned(),
-            quote: "USD".to_owned(),
-            tick: tick.to_owned(),
-            lot: "0.00000001".to_owned(),
-            qty_min: String::new(),
-            qty_max: String::new(),
-            notional_min: String::new(),
-            price_precision: Some(1),
-            qty_precision: Some(8),
-            asset_precision: None,
-            status: TradingStatus::Trading as u8,
-            taker_fee_ppm: 0,
-            fee_in: "quote".to_owned(),
-            notional_max: "100000000".to_owned(),
-        };
-        let venue = VenueDetection {
-            slippage_ppm: 0,
-            staleness_ppm_per_s: 0,
-            age_max_ms: 60_000,
-            order_latency_ms: 0,
-        };
-        Setup {
-            mode: "observe".to_owned(),
-            listings: vec![
-                listing("coinbase", "BTC-USD", "0.01"),
-                listing("kraken", "BTC/USD", "0.1"),
-            ],
-            limits: None,
-            run: 0,
-            detection: Detection {
-                edge_min_ppm: 0,
-                edge_max_ppm: 100_000,
-                edge_max_halt_s: 0,
-                basis_ppm: 0,
-                numeraires: vec!["USD".to_owned()],
-                legs_max: 2,
-                cycles_max: 10,
-                window_levels: 50,
-                flicker_ms: 0,
-                denial_ms: 1,
-                update_ms: 1,
-                venues: ["coinbase", "kraken"].map(|name| (name.to_owned(), venue.clone())).into(),
-            },
-        }
-    }
 
     #[test]
     fn a_setup_comes_back_from_records() {

@@ -1,7 +1,8 @@
 //! The orders of a journal: every intent, what was reported of it, and how it ended.
 //!
 //! Invariant: nothing is inferred. An order is what its intent said; its fills are those with a venue's
-//! own trade id, each once; an order without an end is open, whatever the clock says.
+//! own trade id, each once; an order without an end is open, whatever the clock says. A fill that was
+//! taken back stays in its order's history and is marked; one that was corrected is what it is now.
 //!
 //! Not here: what the engine made of it (`tandem-core::ledger`), what the venue says (`tandem-gateway`).
 
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use tandem_core::order::{
-    Action, ClientId, DoneStatus, NewOrder, OrderKey, Purpose, RejectClass, Report,
+    Action, ClientId, DoneStatus, FillTerms, NewOrder, OrderKey, Purpose, RejectClass, Report,
 };
 use tandem_core::record::{Kind, Record, Venue, flag};
 use tandem_core::units::{Amount, Px, Qty};
@@ -47,6 +48,18 @@ pub struct Fill {
     pub at_ns: i64,
     /// It came after the order's end was told.
     pub late: bool,
+    /// The venue took it back: it moved nothing.
+    pub busted: bool,
+}
+
+impl Fill {
+    /// The venue said what it is from now on; nothing where it was taken back.
+    fn becomes(&mut self, instead: Option<FillTerms>) {
+        self.busted = instead.is_none();
+        if let Some(is) = instead {
+            (self.px, self.qty, self.fee, self.fee_asset) = (is.px, is.qty, is.fee, is.asset);
+        }
+    }
 }
 
 /// How an order ended.
@@ -88,6 +101,11 @@ impl Order {
     #[must_use]
     pub fn filled(&self) -> Qty {
         Qty(self.fills.iter().map(|fill| fill.qty.0).sum())
+    }
+
+    /// Returns the fills that the venue did not take back.
+    pub fn kept(&self) -> impl Iterator<Item = &Fill> {
+        self.fills.iter().filter(|fill| !fill.busted)
     }
 
     /// Returns the state in a word.
@@ -145,6 +163,8 @@ pub struct Trades {
     /// The instruments of the last run.
     pub table: Option<Rc<Table>>,
     seen: BTreeSet<(u8, u16, u64)>,
+    /// The last word on fills that were taken back or corrected; it may come before the fill.
+    busts: BTreeMap<(u8, u16, u64), Option<FillTerms>>,
 }
 
 impl Trades {
@@ -173,7 +193,7 @@ impl Trades {
         Ok(trades)
     }
 
-    fn take(&mut self, record: &Record, table: &Rc<Table>) {
+    pub(crate) fn take(&mut self, record: &Record, table: &Rc<Table>) {
         match record.kind() {
             Some(Kind::OrderNew) => {
                 let Some(new) = NewOrder::read(record) else { return };
@@ -216,8 +236,9 @@ impl Trades {
         match report {
             Report::Sent { at_ns, .. } => order.sent_ns = order.sent_ns.or(Some(at_ns)),
             Report::Fill { px, qty, fee, asset, trade_id } => {
-                if self.seen.insert((record.venue, record.instrument, trade_id)) {
-                    order.fills.push(Fill {
+                let name = (record.venue, record.instrument, trade_id);
+                if self.seen.insert(name) {
+                    let mut fill = Fill {
                         trade_id,
                         px,
                         qty,
@@ -225,8 +246,18 @@ impl Trades {
                         fee_asset: asset,
                         at_ns: record.engine_ts_ns,
                         late: order.end.is_some(),
-                    });
+                        busted: false,
+                    };
+                    if let Some(instead) = self.busts.get(&name) {
+                        fill.becomes(*instead);
+                    }
+                    order.fills.push(fill);
                 }
+            }
+            Report::Bust { trade_id, instead } => {
+                self.busts.insert((record.venue, record.instrument, trade_id), instead);
+                let fills = order.fills.iter_mut().filter(|fill| fill.trade_id == trade_id);
+                fills.for_each(|fill| fill.becomes(instead));
             }
             Report::Done { status, .. } => order.end = order.end.or(Some(End::Done(status))),
             Report::Reject { class, code } => {

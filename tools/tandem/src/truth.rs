@@ -1,7 +1,8 @@
 //! What we believe against what the simulator knows: balances, fills, open orders.
 //!
 //! Invariant: our side is read from the journal alone, the other from the simulator's own books alone. A
-//! fill is compared whole: price, quantity, and fee, which we round up to our quanta. A venue keeps money
+//! fill is compared whole: price, quantity, and fee, which we round up to our quanta; one that was taken
+//! back is none, on either side: taken back there and believed here is one that only we have. A venue keeps money
 //! in decimals of its own (Coinbase sixteen, Kraken four of USD) and rounds each fill to them, our ledger
 //! in 64-bit quanta: so a balance may differ by one unit of each for a fill's worth and one for its fee.
 //! What is within is shown as rounding, what is beyond is a difference.
@@ -269,7 +270,8 @@ fn balances(
         let instrument = &order.table.universe.instruments[usize::from(order.new.instrument)];
         for asset in [instrument.base, instrument.quote] {
             let key = (order.new.venue.name(), order.table.asset(asset));
-            *moved.entry(key).or_default() += order.fills.len() as i128;
+            // What was taken back was reversed to the last unit of both.
+            *moved.entry(key).or_default() += order.kept().count() as i128;
         }
     }
     let answer = get(control, "/truth/accounts")?;
@@ -330,10 +332,19 @@ fn fills(
     account: &str,
     truth: &mut Truth,
 ) -> Result<(), TruthError> {
+    let mut rows = Vec::new();
+    pages(control, "fills", account, |row| {
+        rows.push(row.clone());
+        Ok(())
+    })?;
+    compare_fills(accounts, &rows, truth)
+}
+
+fn compare_fills(accounts: &Accounts, rows: &[Value], truth: &mut Truth) -> Result<(), TruthError> {
     let mut open: BTreeMap<String, i64> = BTreeMap::new();
     for order in accounts.trades.orders.values() {
         let table = &order.table;
-        for fill in &order.fills {
+        for fill in order.kept() {
             let fee_asset = AssetId(fill.fee_asset);
             let name = format!(
                 "{} {} {} {} @ {} fee {} {}",
@@ -348,7 +359,10 @@ fn fills(
             *open.entry(name).or_default() += 1;
         }
     }
-    pages(control, "fills", account, |row| {
+    for row in rows {
+        if row["busted"].as_bool().ok_or(TruthError::Form("busted"))? {
+            continue;
+        }
         let (fee, fee_asset) = (text(row, "fee")?, text(row, "fee_asset")?);
         let decimals = accounts.exponent(fee_asset).unwrap_or(DECIMALS);
         let name = format!(
@@ -362,8 +376,7 @@ fn fills(
             fee_asset,
         );
         *open.entry(name).or_default() -= 1;
-        Ok(())
-    })?;
+    }
     for (name, count) in open {
         match count {
             0 => {}
@@ -394,5 +407,65 @@ mod tests {
         assert_eq!(fine("0.00000000000000001"), None);
         assert_eq!(plain("10.500"), "10.5");
         assert_eq!(plain("100"), "100");
+    }
+
+    /// Row OE-20. A fill that was taken back is none on either side; taken back on one side alone it is a
+    /// difference, whichever side that is, and a corrected one is compared as what it is now.
+    #[test]
+    fn busted_fills_are_none_on_either_side() {
+        use std::rc::Rc;
+        use tandem_core::order::{Action, FillTerms, NewOrder, OrderKey, Purpose, Report, Tif};
+        use tandem_core::units::{Amount, Px, Qty};
+        let table = crate::table::Table::build(crate::table::plain_setup(), "test");
+        let table = Rc::new(table.expect("a plain setup"));
+        let order = NewOrder {
+            run: 3,
+            key: OrderKey::new(1, 0),
+            venue: Venue::Coinbase,
+            instrument: 0,
+            action: Action::Buy,
+            px: Px(6_000_000),
+            qty: Qty(2_000_000),
+            tif: Tif::Ioc,
+            purpose: Purpose::Entry,
+            expires_ns: 0,
+            cause: 1,
+            level_epoch: 0,
+        };
+        let (px, qty, fee, asset) = (order.px, Qty(1_000_000), Amount(0), 1);
+        let fill = |trade_id| Report::Fill { px, qty, fee, asset, trade_id };
+        let bust = Report::Bust { trade_id: 2, instead: None };
+        let less = FillTerms { px, qty: Qty(500_000), fee, asset };
+        let corrected = Report::Bust { trade_id: 2, instead: Some(less) };
+        let row = |qty: &str, busted: bool| {
+            serde_json::json!({
+                "venue": "coinbase", "client_id": order_id(&order), "side": "buy", "qty": qty,
+                "price": "60000", "fee": "0", "fee_asset": "USD", "busted": busted,
+            })
+        };
+        let compared = |reports: &[Report], rows: &[Value]| {
+            let mut accounts = Accounts { table: Some(Rc::clone(&table)), ..Accounts::default() };
+            accounts.trades.take(&order.record(&Record::default()), &table);
+            for report in reports {
+                let record = report.record(order.venue, 0, order.run, order.key);
+                accounts.trades.take(&record, &table);
+            }
+            let mut truth = Truth::default();
+            compare_fills(&accounts, rows, &mut truth).expect("rows");
+            (truth.extra_fills, truth.missing_fills)
+        };
+        let (first, second) = (row("0.01", false), row("0.01", true));
+        // Both know it, in whatever sequence we learned of it.
+        assert_eq!(compared(&[fill(1), fill(2), bust], &[first.clone(), second.clone()]), (0, 0));
+        assert_eq!(compared(&[bust, fill(2), fill(1)], &[first.clone(), second.clone()]), (0, 0));
+        assert_eq!(compared(&[fill(1), fill(2)], &[first.clone(), second]), (1, 0), "not told");
+        assert_eq!(compared(&[fill(1), fill(2), bust], &[first.clone(), first.clone()]), (0, 1));
+        let part = row("0.005", false);
+        assert_eq!(compared(&[fill(1), fill(2), corrected], &[first.clone(), part]), (0, 0));
+        assert_eq!(compared(&[fill(1), fill(2), corrected], &[first.clone(), first]), (1, 1));
+    }
+
+    fn order_id(order: &tandem_core::order::NewOrder) -> String {
+        tandem_core::order::ClientId::new(order.run, order.key).as_str().to_owned()
     }
 }

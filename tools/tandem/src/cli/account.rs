@@ -140,7 +140,7 @@ pub fn pnl_text(accounts: &Accounts) -> PnlText {
     let mut fees: BTreeMap<(Venue, String), i64> = BTreeMap::new();
     let mut volume: BTreeMap<(Venue, u16), [i64; 2]> = BTreeMap::new();
     for order in accounts.trades.orders.values() {
-        for fill in &order.fills {
+        for fill in order.kept() {
             let asset = order.table.universe.assets.get(usize::from(fill.fee_asset));
             let asset = asset.map_or("?", |asset| asset.name.as_str()).to_owned();
             *fees.entry((order.new.venue, asset)).or_default() += fill.fee.0;

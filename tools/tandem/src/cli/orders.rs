@@ -42,6 +42,8 @@ pub struct FillText {
     pub fee_asset: String,
     pub at: String,
     pub late: bool,
+    /// The venue took it back.
+    pub busted: bool,
 }
 
 /// One order for people and scripts.
@@ -107,6 +109,7 @@ pub fn text(order: &Order) -> OrderText {
                 fee_asset: table.asset(tandem_core::instrument::AssetId(fill.fee_asset)).to_owned(),
                 at: utc(fill.at_ns),
                 late: fill.late,
+                busted: fill.busted,
             })
             .collect(),
     }

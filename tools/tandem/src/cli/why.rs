@@ -226,13 +226,14 @@ fn print_story(story: &Story) {
         ));
         for fill in &order.fills {
             print(format_args!(
-                "    filled {} @ {} · fee {} {} · trade {}{}",
+                "    filled {} @ {} · fee {} {} · trade {}{}{}",
                 fill.qty,
                 fill.px,
                 fill.fee,
                 fill.fee_asset,
                 fill.trade_id,
-                if fill.late { " · after the order's end" } else { "" }
+                if fill.late { " · after the order's end" } else { "" },
+                if fill.busted { " · taken back by the venue" } else { "" }
             ));
         }
     }

@@ -181,7 +181,7 @@ fn money(accounts: &Accounts, control: SocketAddr) -> Money {
     let realised: i64 = accounts.days.values().map(|(pnl, _)| pnl.realised).sum();
     let mut fees: BTreeMap<String, f64> = BTreeMap::new();
     for order in accounts.trades.orders.values() {
-        for fill in &order.fills {
+        for fill in order.kept() {
             let asset = AssetId(fill.fee_asset);
             let amount = order.table.amount(asset, fill.fee.0).parse::<f64>().unwrap_or(0.0);
             *fees.entry(order.table.asset(asset).to_owned()).or_default() += amount;
