@@ -107,6 +107,8 @@ struct Cell {
     lead: usize,
     /// Since when it leads.
     lead_ns: i64,
+    /// When each connection last brought something of any book, also where it is gone meanwhile.
+    heard_ns: [i64; 2],
     /// The other machine is in time, so a new best price waits for it.
     waits: bool,
     /// Since when the two contradict each other.
@@ -193,6 +195,7 @@ impl<M: Machine> Redundant<M> {
                 seats: [Seat::new(), Seat::new()],
                 lead: 0,
                 lead_ns: now_ns,
+                heard_ns: [now_ns; 2],
                 waits: true,
                 contrary_ns: None,
                 is_doubted: false,
@@ -243,6 +246,7 @@ impl<M: Machine> Redundant<M> {
         let done = act(&mut self.machines[side], &mut self.aside);
         self.pass_on(side, out);
         while let Some(slot) = self.machines[side].take_dirty() {
+            self.listen(slot);
             self.look(slot, side);
             self.settle(slot, &at);
         }
@@ -277,6 +281,17 @@ impl<M: Machine> Redundant<M> {
             out.publish(&record);
         }
         self.aside.0.clear();
+    }
+
+    /// Notes when either connection last brought something.
+    fn listen(&mut self, slot: usize) {
+        let heard = [0, 1].map(|side: usize| self.machines[side].heard_ns(slot));
+        for (known, heard_ns) in self.cells[slot].heard_ns.iter_mut().zip(heard) {
+            // A connection that was just opened has brought nothing: what was before it counts.
+            if heard_ns != 0 {
+                *known = heard_ns;
+            }
+        }
     }
 
     /// Takes a machine's present view of a book.
@@ -362,7 +377,8 @@ impl<M: Machine> Redundant<M> {
 
     /// Whether a machine's connection is behind the other's.
     fn is_mute(&self, side: usize, slot: usize) -> bool {
-        let [own, other] = [side, 1 - side].map(|side| self.machines[side].heard_ns(slot));
+        let cell = &self.cells[slot];
+        let [own, other] = [side, 1 - side].map(|side| cell.heard_ns[side]);
         self.mute_ns_max() < other - own
     }
 
@@ -370,7 +386,7 @@ impl<M: Machine> Redundant<M> {
     fn is_before(&self, a: &Position, b: &Position) -> bool {
         match self.machines[0].venue() {
             Venue::Binance => a.update_id < b.update_id,
-            // A snapshot of Kraken has no time of its own.
+            // What has no time of its own is before nothing.
             Venue::Coinbase | Venue::Kraken => 0 < a.venue_ts_ns && a.venue_ts_ns < b.venue_ts_ns,
         }
     }
@@ -443,6 +459,8 @@ impl<M: Machine> Redundant<M> {
             self.own.disagreements += u64::from(!cell.is_doubted);
             let at = Stamps { recv_ns: self.now_ns, ..Stamps::default() };
             let lead = cell.lead;
+            // What the engine's book was given is said before the doubt.
+            self.commit(out);
             self.say(slot, lead, (BookState::Stale, Reason::Disagree), &at);
             self.begin_anew(slot, out);
         }
@@ -511,9 +529,10 @@ impl<M: Machine> Redundant<M> {
         // It is said now, whenever the book was last heard of.
         record.recv_ts_ns = at.recv_ns;
         self.doubts.push(record);
-        // What the batch in the making says of it is in doubt too.
-        let id = cell.id;
-        self.batch.retain(|record| record.instrument != id);
+        debug_assert!(
+            self.batch.iter().all(|record| record.instrument != cell.id),
+            "a book is shown or doubted once a batch: its doubt is published first"
+        );
         self.touch(slot);
     }
 
@@ -730,6 +749,7 @@ impl<M: Machine> Machine for Redundant<M> {
         }
         let mut standby = 0;
         for slot in 0..self.cells.len() {
+            self.listen(slot);
             let cell = &self.cells[slot];
             standby += u64::from(cell.seats[1 - cell.lead].is_live);
             if cell.seats.iter().all(|seat| seat.is_live) {
@@ -738,7 +758,7 @@ impl<M: Machine> Machine for Redundant<M> {
             } else if cell.is_doubted {
                 // One of the two is away, and nobody knows which of them was right.
                 self.begin_anew(slot, out);
-            } else if cell.seats[cell.lead].is_live {
+            } else if cell.seats.iter().any(|seat| seat.is_live) {
                 self.settle(slot, &at);
             }
         }
