@@ -58,6 +58,9 @@ pub const RESYNC_WAITS: i64 = 5;
 /// After a disagreement, one connection is believed alone once the other has been away for this long.
 pub const ALONE_NS: i64 = 10_000_000_000;
 
+/// Records of one book that wait to be shown: some windows' worth. More, and all levels are compared instead.
+const HELD_MAX: usize = 1_024;
+
 /// Between two comparisons of all levels: much longer than any message is on its way.
 const COMPARE_NS: i64 = 1_000_000_000;
 
@@ -126,20 +129,28 @@ struct Cell {
     position: Position,
     /// Whose levels it has.
     shown_by: usize,
+    /// What that machine published since.
+    held: Vec<Record>,
+    /// That was more than could be held.
+    is_behind: bool,
     is_dirty: bool,
 }
 
-/// Takes what a machine publishes: books are looked at when it is done, everything else is passed on.
-#[derive(Debug, Default)]
-struct Aside(Vec<Record>);
+/// Takes what a machine publishes: books are judged when it is done, everything else is passed on.
+#[derive(Debug)]
+struct Aside {
+    books: Vec<Record>,
+    others: Vec<Record>,
+}
 
 impl Publish for Aside {
     #[inline]
     fn publish(&mut self, record: &Record) {
-        let is_book =
-            matches!(record.kind(), Some(Kind::Level | Kind::Clear | Kind::Bbo | Kind::BookState));
-        if !is_book {
-            self.0.push(*record);
+        match record.kind() {
+            Some(Kind::Level | Kind::Clear | Kind::Bbo) => self.books.push(*record),
+            // What state a book is in is asked when the machine is done.
+            Some(Kind::BookState) => {}
+            _ => self.others.push(*record),
         }
     }
 }
@@ -206,6 +217,8 @@ impl<M: Machine> Redundant<M> {
                 state: (BookState::Init, Reason::None),
                 position: Position::default(),
                 shown_by: 0,
+                held: Vec::with_capacity(HELD_MAX),
+                is_behind: false,
                 is_dirty: false,
             })
             .collect();
@@ -217,7 +230,10 @@ impl<M: Machine> Redundant<M> {
         Redundant {
             confirms: machines[0].venue() != Venue::Kraken,
             confirm_ns_max: options.confirm_ns_max,
-            aside: Aside(Vec::with_capacity(64)),
+            aside: Aside {
+                books: Vec::with_capacity(4 * options.window + 64),
+                others: Vec::with_capacity(64),
+            },
             doubts: Vec::with_capacity(cells.len() + 1),
             // Every level of a window may be another one.
             batch: Vec::with_capacity(4 * options.window + 64),
@@ -245,6 +261,7 @@ impl<M: Machine> Redundant<M> {
         self.now_ns = at.recv_ns;
         let done = act(&mut self.machines[side], &mut self.aside);
         self.pass_on(side, out);
+        self.hold(side);
         while let Some(slot) = self.machines[side].take_dirty() {
             self.listen(slot);
             self.look(slot, side);
@@ -256,8 +273,8 @@ impl<M: Machine> Redundant<M> {
 
     /// Passes on what is not about books.
     fn pass_on(&mut self, side: usize, out: &mut dyn Publish) {
-        for idx in 0..self.aside.0.len() {
-            let mut record = self.aside.0[idx];
+        for idx in 0..self.aside.others.len() {
+            let mut record = self.aside.others[idx];
             record.conn = outer(record.conn, side);
             record.flags |= flag::LAST;
             let slot = match record.instrument {
@@ -280,7 +297,22 @@ impl<M: Machine> Redundant<M> {
             self.own.batches += 1;
             out.publish(&record);
         }
-        self.aside.0.clear();
+        self.aside.others.clear();
+    }
+
+    /// Keeps what a machine published of the books that the engine has from it: until it is shown.
+    fn hold(&mut self, side: usize) {
+        for record in self.aside.books.drain(..) {
+            let cell = &mut self.cells[self.slots[usize::from(record.instrument)]];
+            if cell.shown_by == side && !cell.is_behind {
+                if cell.held.len() == HELD_MAX {
+                    cell.held.clear();
+                    cell.is_behind = true;
+                    continue;
+                }
+                cell.held.push(record);
+            }
+        }
     }
 
     /// Notes when either connection last brought something.
@@ -489,21 +521,40 @@ impl<M: Machine> Redundant<M> {
         let position = machine.position(slot);
         let flags = if state.0 == BookState::Fallback { flag::FALLBACK } else { 0 };
         let cell = &mut self.cells[slot];
-        self.sets.clear();
-        for side in Side::BOTH {
-            differences(side, book, shown[side.idx()], &cell.book, &mut self.sets);
-        }
-        // Removals first: the engine's book never holds more than a window.
-        self.sets.sort_unstable_by_key(|update| update.qty.0 != 0);
         let moved = cell.position.conn != outer(position.conn, side);
         cell.position = Position { conn: outer(position.conn, side), ..position };
-        cell.shown_by = side;
         let (before, venue) = (self.batch.len(), machine.venue());
-        for Update { side, px, qty } in self.sets.drain(..) {
-            cell.book.set(side, px, qty);
-            let data = [px.0, qty.0, side.idx() as i64, 0];
-            self.batch.push(cell.record(venue, Kind::Level, flags, data, at));
+        if cell.shown_by == side && !cell.is_behind {
+            // The common way: what the machine published, as it is.
+            let mut held = std::mem::take(&mut cell.held);
+            for record in held.drain(..) {
+                cell.apply(&record);
+                let flags = flags | record.flags & !flag::LAST;
+                let kind = record.kind().unwrap_or(Kind::Level);
+                self.batch.push(cell.record(venue, kind, flags, record.data, at));
+            }
+            cell.held = held;
+        } else {
+            self.sets.clear();
+            for side in Side::BOTH {
+                differences(side, book, shown[side.idx()], &cell.book, &mut self.sets);
+            }
+            // Removals first: the engine's book never holds more than a window.
+            self.sets.sort_unstable_by_key(|update| update.qty.0 != 0);
+            for Update { side, px, qty } in self.sets.drain(..) {
+                let data = [px.0, qty.0, side.idx() as i64, 0];
+                cell.book.set(side, px, qty);
+                self.batch.push(cell.record(venue, Kind::Level, flags, data, at));
+            }
+            cell.held.clear();
+            (cell.shown_by, cell.is_behind) = (side, false);
         }
+        debug_assert!(
+            Side::BOTH.into_iter().all(|side| {
+                cell.book.levels(side).eq(book.levels(side).take(shown[side.idx()]))
+            }),
+            "the engine has what the machine shows"
+        );
         // The engine learns from any record over which connection a book comes.
         if cell.state != state || moved && self.batch.len() == before {
             cell.state = state;
@@ -621,6 +672,25 @@ impl Cell {
         !self.is_doubted
     }
 
+    /// Does to the engine's book what the engine does.
+    fn apply(&mut self, record: &Record) {
+        let [a, b, c, d] = record.data;
+        match record.kind() {
+            Some(Kind::Level) => {
+                if let Some(side) = Side::from_idx(c) {
+                    self.book.set(side, Px(a), Qty(b));
+                }
+            }
+            Some(Kind::Clear) => self.book.clear(),
+            Some(Kind::Bbo) => {
+                let level = |px, qty| (qty != 0).then_some(Level { px: Px(px), qty: Qty(qty) });
+                self.book.set_best(Side::Bid, level(a, b));
+                self.book.set_best(Side::Ask, level(c, d));
+            }
+            _ => {}
+        }
+    }
+
     fn record(&self, venue: Venue, kind: Kind, flags: u8, data: [i64; 4], at: &Stamps) -> Record {
         Record {
             flags,
@@ -637,24 +707,31 @@ impl Cell {
 
 /// Adds what turns a side of the engine's book into the best `shown` levels of another.
 fn differences(side: Side, book: &Book, shown: usize, engine: &Book, sets: &mut Vec<Update>) {
-    let mut wanted = book.levels(side).take(shown).peekable();
-    let mut held = engine.levels(side).peekable();
+    let mut wanted = book.levels(side).take(shown);
+    let mut held = engine.levels(side);
+    let (mut one, mut two) = (wanted.next(), held.next());
     loop {
-        let key = |level: Option<&Level>| level.map(|level| side.rank_key(level.px));
-        let (a, b) = (key(wanted.peek()), key(held.peek()));
-        let (px, qty) = match a.max(b) {
-            None => return,
-            best if a == best => {
-                let level = wanted.next().unwrap_or_default();
-                let is_held = if b == best { held.next() } else { None };
-                if is_held == Some(level) {
-                    continue;
+        match (one, two) {
+            (None, None) => return,
+            (Some(a), Some(b)) if a.px == b.px => {
+                if a.qty != b.qty {
+                    sets.push(Update { side, px: a.px, qty: a.qty });
                 }
-                (level.px, level.qty)
+                (one, two) = (wanted.next(), held.next());
             }
-            _ => (held.next().map_or(Px(0), |level| level.px), Qty(0)),
-        };
-        sets.push(Update { side, px, qty });
+            (Some(a), Some(b)) if side.rank_key(a.px) < side.rank_key(b.px) => {
+                sets.push(Update { side, px: b.px, qty: Qty(0) });
+                two = held.next();
+            }
+            (Some(a), _) => {
+                sets.push(Update { side, px: a.px, qty: a.qty });
+                one = wanted.next();
+            }
+            (None, Some(b)) => {
+                sets.push(Update { side, px: b.px, qty: Qty(0) });
+                two = held.next();
+            }
+        }
     }
 }
 

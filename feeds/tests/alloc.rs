@@ -159,7 +159,7 @@ fn hot_messages_allocate_nothing() {
     coinbase.on_frame(1, &mut snapshot.as_bytes().to_vec(), at, &mut out);
     let mut of_coinbase = |n: u64, bytes: &mut Vec<u8>| {
         let time = support::coinbase::time(START + n as i64 * 1_000_000);
-        if n % 10 == 0 {
+        if n.is_multiple_of(10) {
             put(
                 bytes,
                 format_args!(
