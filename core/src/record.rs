@@ -366,11 +366,13 @@ pub enum Reason {
     Bounds = 13,
     /// A planned move to another connection.
     Rotation = 14,
+    /// Two connections of the venue say different best prices, and neither is behind the other.
+    Disagree = 15,
 }
 
 impl Reason {
     /// Every reason, in the order of its tag.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::None,
         Reason::SequenceGap,
         Reason::SequenceRewind,
@@ -386,6 +388,7 @@ impl Reason {
         Reason::Producer,
         Reason::Bounds,
         Reason::Rotation,
+        Reason::Disagree,
     ];
 
     /// Returns the reason with this tag.

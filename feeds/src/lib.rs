@@ -19,6 +19,7 @@ pub mod machine;
 pub mod net;
 pub mod page;
 pub mod publish;
+pub mod redundant;
 pub mod scratch;
 pub mod session;
 pub mod spec;

@@ -142,60 +142,84 @@ pub enum Reply<'a> {
     Failed,
 }
 
-/// Counters of one machine since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each name says it")]
-pub struct MachineStats {
-    pub frames: u64,
-    pub bytes: u64,
-    pub records: u64,
-    pub batches: u64,
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one machine since its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each name says it")]
+        pub struct MachineStats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl MachineStats {
+            /// Returns the sums of both.
+            #[must_use]
+            pub const fn plus(&self, other: &MachineStats) -> MachineStats {
+                MachineStats { $($name: self.$name + other.$name,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    frames,
+    bytes,
+    records,
+    batches,
     /// Book updates applied.
-    pub applied: u64,
+    applied,
     /// Messages that came again or too late, and were dropped.
-    pub duplicates: u64,
+    duplicates,
     /// Messages of a kind we do not know; counted, not refused.
-    pub unknown: u64,
-    pub malformed: u64,
-    pub gaps: u64,
+    unknown,
+    malformed,
+    gaps,
     /// Sequence numbers that went backwards.
-    pub rewinds: u64,
+    rewinds,
     /// Updates that overlapped the book's id other than right after a snapshot.
-    pub overlaps: u64,
-    pub checksum_ok: u64,
-    pub checksum_bad: u64,
-    pub crossed: u64,
-    pub snapshots: u64,
+    overlaps,
+    checksum_ok,
+    checksum_bad,
+    crossed,
+    snapshots,
     /// Snapshots taken by a live book whose known part had worn off.
-    pub refreshes: u64,
+    refreshes,
     /// Snapshots that were older than the buffered updates.
-    pub snapshots_old: u64,
-    pub buffer_overflows: u64,
+    snapshots_old,
+    buffer_overflows,
     /// Updates that a book's capacity could not hold.
-    pub dropped_levels: u64,
-    pub resyncs: u64,
-    pub connects: u64,
-    pub disconnects: u64,
-    pub rotations: u64,
+    dropped_levels,
+    resyncs,
+    connects,
+    disconnects,
+    rotations,
     /// Error replies of the venue to what we sent.
-    pub refused: u64,
+    refused,
     /// Subscriptions that were acknowledged and then stayed silent.
-    pub mute: u64,
+    mute,
     /// Heartbeats the venue's counter says we missed.
-    pub missed_heartbeats: u64,
+    missed_heartbeats,
     /// Instruments whose rules or status changed.
-    pub rule_changes: u64,
-    pub audits: u64,
-    pub audits_wrong: u64,
+    rule_changes,
+    audits,
+    audits_wrong,
     /// Best-price messages that agreed and disagreed with the book.
-    pub ticker_equal: u64,
-    pub ticker_differs: u64,
-    pub silences: u64,
-    pub lags: u64,
-    pub clock_steps: u64,
-    pub requests: u64,
-    pub requests_failed: u64,
-    pub fallbacks: u64,
+    ticker_equal,
+    ticker_differs,
+    silences,
+    lags,
+    clock_steps,
+    requests,
+    requests_failed,
+    fallbacks,
+    /// Live books that went over from one of two redundant connections to the other.
+    takeovers,
+    /// Times that two redundant connections said different best prices, and neither was behind.
+    disagreements,
+    /// Batches with a best price that the other connection was too late to confirm.
+    unconfirmed,
+    /// Books of the connection that does not lead that are live: how many could be taken over now.
+    standby_live,
 }
 
 /// What an operator chooses for a machine. Times are nanoseconds.
@@ -237,6 +261,11 @@ pub struct Options {
     pub rotate_after_ns: i64,
     /// Share of the venue's REST budget this machine may use, in parts per million.
     pub rest_share_ppm: u32,
+    /// Machines that share the venue's limits of this address; each keeps to its part of them.
+    pub sharers: u32,
+    /// Two redundant connections: one that brings a best price later than this after the other is behind
+    /// and not waited for.
+    pub confirm_ns_max: i64,
     /// Seed of the backoff jitter.
     pub seed: u64,
 }
@@ -244,6 +273,18 @@ pub struct Options {
 const SECOND: i64 = 1_000_000_000;
 
 impl Options {
+    /// Returns this machine's part of a limit of the address, at least one.
+    #[must_use]
+    pub fn part(&self, limit: u32) -> u32 {
+        (limit / self.sharers.max(1)).max(1)
+    }
+
+    /// Returns this machine's part of the venue's REST budget, in parts per million.
+    #[must_use]
+    pub fn rest_part_ppm(&self) -> u32 {
+        self.part(self.rest_share_ppm)
+    }
+
     /// Returns what suits a venue on its recorded traffic.
     #[must_use]
     pub fn for_venue(venue: Venue) -> Options {
@@ -268,6 +309,9 @@ impl Options {
             fallback_every_ns: 5 * SECOND,
             rotate_after_ns: 23 * 3600 * SECOND,
             rest_share_ppm: 500_000,
+            sharers: 1,
+            // The period of Binance's diffs: what comes later than that is not only on its way.
+            confirm_ns_max: SECOND / 10,
             seed: 1,
         };
         match venue {
@@ -336,6 +380,13 @@ pub trait Machine {
 
     /// Returns the venue's update id and event time that a slot's book stands at.
     fn position(&self, slot: usize) -> Position;
+
+    /// Returns when a message about any book last came over the connection of a slot, UNIX ns; 0 where none
+    /// did.
+    fn heard_ns(&self, slot: usize) -> i64;
+
+    /// Somebody has reason to doubt a slot's book: it is said to be stale, and it begins anew.
+    fn doubt(&mut self, slot: usize, reason: Reason, now_ns: i64, out: &mut dyn Publish);
 
     /// Returns a slot whose book or state changed since it was last returned; for the latest page.
     fn take_dirty(&mut self) -> Option<usize>;

@@ -34,6 +34,8 @@ pub struct Link {
     pub lag: Lag,
     /// Control messages of ours.
     pub sent: Budget,
+    /// When its last message about a book came, UNIX ns; 0 before the first.
+    pub book_ns: i64,
 }
 
 impl Link {
@@ -42,6 +44,7 @@ impl Link {
         self.open_ns = Some(now_ns);
         self.pulse = Pulse::new(now_ns);
         self.lag = self.lag.reopened();
+        self.book_ns = 0;
     }
 }
 
@@ -121,7 +124,7 @@ impl Desk {
         self.next_conn += 1;
         let at = self.connects.reserve(1, not_before_ns);
         self.actions.push_back(Action::Connect { conn, path: path.to_owned(), not_before_ns: at });
-        Link { conn, open_ns: None, pulse: Pulse::new(at), lag: Lag::default(), sent }
+        Link { conn, open_ns: None, pulse: Pulse::new(at), lag: Lag::default(), sent, book_ns: 0 }
     }
 
     /// Queues a control message within the link's budget; returns when it will go.

@@ -142,6 +142,14 @@ pub mod metric {
     pub const REQUESTS: &str = "feed_request_total";
     /// REST requests that failed.
     pub const REQUESTS_FAILED: &str = "feed_request_failed_total";
+    /// Live books that went over from one of two redundant connections to the other.
+    pub const TAKEOVERS: &str = "feed_takeover_total";
+    /// Times that two redundant connections disagreed.
+    pub const DISAGREEMENTS: &str = "feed_disagreement_total";
+    /// Batches that the other connection was too late to confirm.
+    pub const UNCONFIRMED: &str = "feed_unconfirmed_total";
+    /// Books that the other one of two redundant connections could take over now.
+    pub const STANDBY_LIVE: &str = "feed_standby_live_count";
     /// Books of the venue.
     pub const BOOKS: &str = "feed_book_count";
     /// Books in sync.
@@ -163,6 +171,7 @@ struct Stats {
     counters: Vec<(CounterHandle, u64, Get)>,
     books: GaugeHandle,
     books_live: GaugeHandle,
+    standby_live: GaugeHandle,
     kernel_ns: HistogramHandle,
     decode_ns: HistogramHandle,
     turn_ns: HistogramHandle,
@@ -170,7 +179,7 @@ struct Stats {
 
 impl Stats {
     fn create(dir: &Path, name: &str) -> Result<Stats, ShmError> {
-        let counters: [(&str, &str, Get); 12] = [
+        let counters: [(&str, &str, Get); 15] = [
             (metric::MESSAGES, "message", |s| s.frames),
             (metric::BYTES, "byte", |s| s.bytes),
             (metric::RECORDS, "record", |s| s.records),
@@ -183,10 +192,14 @@ impl Stats {
             (metric::DISCONNECTS, "connection", |s| s.disconnects),
             (metric::REQUESTS, "request", |s| s.requests),
             (metric::REQUESTS_FAILED, "request", |s| s.requests_failed),
+            (metric::TAKEOVERS, "book", |s| s.takeovers),
+            (metric::DISAGREEMENTS, "book", |s| s.disagreements),
+            (metric::UNCONFIRMED, "batch", |s| s.unconfirmed),
         ];
         let mut metrics: Vec<Metric> =
             counters.iter().map(|(name, unit, _)| Metric::counter(*name, *unit)).collect();
-        metrics.extend([metric::BOOKS, metric::BOOKS_LIVE].map(|name| Metric::gauge(name, "book")));
+        let gauges = [metric::BOOKS, metric::BOOKS_LIVE, metric::STANDBY_LIVE];
+        metrics.extend(gauges.map(|name| Metric::gauge(name, "book")));
         let histograms = [metric::KERNEL_NS, metric::DECODE_NS, metric::TURN_NS];
         metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
         let mut writer = StatsWriter::create(dir, name, &metrics)?;
@@ -198,6 +211,7 @@ impl Stats {
                 .collect(),
             books: writer.gauge(metric::BOOKS).expect(missing),
             books_live: writer.gauge(metric::BOOKS_LIVE).expect(missing),
+            standby_live: writer.gauge(metric::STANDBY_LIVE).expect(missing),
             kernel_ns: writer.histogram(metric::KERNEL_NS).expect(missing),
             decode_ns: writer.histogram(metric::DECODE_NS).expect(missing),
             turn_ns: writer.histogram(metric::TURN_NS).expect(missing),
@@ -215,6 +229,7 @@ impl Stats {
         let live = (0..count).filter(|slot| machine.state(*slot).0 == BookState::Live).count();
         self.books.set(count as i64);
         self.books_live.set(live as i64);
+        self.standby_live.set(machine.stats().standby_live.cast_signed());
         self.writer.beat(tsc());
     }
 }

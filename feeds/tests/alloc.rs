@@ -11,6 +11,7 @@ use tandem_feeds::binance::Binance;
 use tandem_feeds::coinbase::Coinbase;
 use tandem_feeds::kraken::Kraken;
 use tandem_feeds::machine::{Machine, Options, Publish, Reply, Stamps};
+use tandem_feeds::redundant::Redundant;
 
 struct Counting;
 
@@ -50,15 +51,30 @@ impl Publish for Count {
 
 /// Gives a machine the same frames with other numbers many times; the second half must not allocate.
 fn check(machine: &mut dyn Machine, out: &mut Count, frame: &mut dyn FnMut(u64, &mut Vec<u8>)) {
+    check_on(&[1], machine, out, frame);
+}
+
+/// The same over several connections, one after the other.
+fn check_on(
+    conns: &[u32],
+    machine: &mut dyn Machine,
+    out: &mut Count,
+    frame: &mut dyn FnMut(u64, &mut Vec<u8>),
+) {
+    let mut said = Vec::with_capacity(1 << 16);
     let mut bytes = Vec::with_capacity(1 << 16);
     let mut allocated = 0;
     for n in 1..4_000 {
-        bytes.clear();
-        frame(n, &mut bytes);
+        said.clear();
+        frame(n, &mut said);
         let recv_ns = START + n as i64 * 1_000_000;
-        let at = Stamps { recv_ns, recv_tsc: n, bytes: bytes.len() as u32 };
+        let at = Stamps { recv_ns, recv_tsc: n, bytes: said.len() as u32 };
         let before = ALLOCATIONS.load(Ordering::Relaxed);
-        machine.on_frame(1, &mut bytes, at, out);
+        for conn in conns {
+            bytes.clear();
+            bytes.extend_from_slice(&said);
+            machine.on_frame(*conn, &mut bytes, at, out);
+        }
         if n % 20 == 0 {
             machine.on_timer(recv_ns, out);
         }
@@ -141,9 +157,9 @@ fn hot_messages_allocate_nothing() {
     coinbase.on_open(1, START);
     let snapshot = r#"{"channel":"l2_data","timestamp":"2026-11-22T00:00:00Z","sequence_num":0,"events":[{"type":"snapshot","product_id":"BTC-USD","updates":[{"side":"bid","price_level":"59000","new_quantity":"1"},{"side":"offer","price_level":"61000","new_quantity":"1"}]}]}"#;
     coinbase.on_frame(1, &mut snapshot.as_bytes().to_vec(), at, &mut out);
-    check(&mut coinbase, &mut out, &mut |n, bytes| {
+    let mut of_coinbase = |n: u64, bytes: &mut Vec<u8>| {
         let time = support::coinbase::time(START + n as i64 * 1_000_000);
-        if n % 10 == 0 {
+        if n.is_multiple_of(10) {
             put(
                 bytes,
                 format_args!(
@@ -163,7 +179,8 @@ fn hot_messages_allocate_nothing() {
                 ),
             );
         }
-    });
+    };
+    check(&mut coinbase, &mut out, &mut of_coinbase);
 
     let mut kraken = Kraken::new(list(Venue::Kraken, "BTC/USD"), options(Venue::Kraken), START);
     kraken.on_open(1, START);
@@ -171,12 +188,43 @@ fn hot_messages_allocate_nothing() {
     let pair = &fake.pairs[0];
     let mut sides = [vec![(600_000i64, 1i64)], vec![(600_100i64, 1i64)]];
     let sum = support::kraken::checksum(&sides, (1, 8));
-    let snapshot = pair.message("snapshot", [&sides[0], &sides[1]], sum, START);
-    kraken.on_frame(1, &mut snapshot.into_bytes(), at, &mut out);
+    let text = pair.message("snapshot", [&sides[0], &sides[1]], sum, START);
+    kraken.on_frame(1, &mut text.into_bytes(), at, &mut out);
     check(&mut kraken, &mut out, &mut |n, bytes| {
         if n % 10 == 0 {
             return put(bytes, format_args!("{{\"channel\":\"heartbeat\"}}"));
         }
+        sides[0][0].1 = 1 + n as i64;
+        let sum = support::kraken::checksum(&sides, (1, 8));
+        let now = START + n as i64 * 1_000_000;
+        bytes.extend_from_slice(pair.message("update", [&[sides[0][0]], &[]], sum, now).as_bytes());
+    });
+
+    // Two connections of each: the same frames over one and then over the other.
+    let mut coinbase = Redundant::new(
+        Coinbase::new,
+        &list(Venue::Coinbase, "BTC-USD"),
+        &options(Venue::Coinbase),
+        START,
+    );
+    let mut kraken = Redundant::new(
+        Kraken::new,
+        &list(Venue::Kraken, "BTC/USD"),
+        &options(Venue::Kraken),
+        START,
+    );
+    let sides = [vec![(600_000i64, 1i64)], vec![(600_100i64, 1i64)]];
+    let sum = support::kraken::checksum(&sides, (1, 8));
+    let of_kraken = pair.message("snapshot", [&sides[0], &sides[1]], sum, START);
+    for conn in [2, 3] {
+        coinbase.on_open(conn, START);
+        coinbase.on_frame(conn, &mut snapshot.as_bytes().to_vec(), at, &mut out);
+        kraken.on_open(conn, START);
+        kraken.on_frame(conn, &mut of_kraken.as_bytes().to_vec(), at, &mut out);
+    }
+    check_on(&[2, 3], &mut coinbase, &mut out, &mut of_coinbase);
+    let mut sides = sides;
+    check_on(&[2, 3], &mut kraken, &mut out, &mut |n, bytes| {
         sides[0][0].1 = 1 + n as i64;
         let sum = support::kraken::checksum(&sides, (1, 8));
         let now = START + n as i64 * 1_000_000;

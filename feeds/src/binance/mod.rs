@@ -145,9 +145,10 @@ impl Binance {
         assert!(instruments.iter().all(|i| i.venue == Venue::Binance), "instruments of this venue");
         let streams = if options.ticker { 2 } else { 1 };
         let per_conn = options.per_conn.clamp(1, wire::STREAMS_MAX / streams);
-        let connects = Budget::bucket(wire::CONNECTS_PER_SECOND_MILLI, 20);
+        let connects =
+            Budget::bucket(options.part(wire::CONNECTS_PER_SECOND_MILLI), options.part(20));
         let minute = 60 * SECOND;
-        let rest = Budget::window(wire::WEIGHT_PER_MINUTE, minute, options.rest_share_ppm);
+        let rest = Budget::window(wire::WEIGHT_PER_MINUTE, minute, options.rest_part_ppm());
         let mut machine = Binance {
             symbols: Symbols::new(instruments.iter().map(|i| i.feed_symbol.as_str())),
             scales: instruments
@@ -878,7 +879,11 @@ impl Machine for Binance {
         match event {
             Event::Depth { slot, span, event_ns } if self.cells[slot].group == group => {
                 head.venue_ts_ns = event_ns;
-                let link = self.link(group, role).filter(|_| 0 < event_ns);
+                let mut link = self.link(group, role);
+                if let Some(link) = &mut link {
+                    link.book_ns = at.recv_ns;
+                }
+                let link = link.filter(|_| 0 < event_ns);
                 let change = link.map(|link| link.lag.on_message(event_ns, at.recv_ns, lag_ns_max));
                 match change {
                     Some(LagChange::Late) if role == Role::Main => {
@@ -896,6 +901,9 @@ impl Machine for Binance {
                 self.on_depth((slot, role), span, &head, out);
             }
             Event::Ticker { slot, id, best } if self.cells[slot].group == group => {
+                if let Some(link) = self.link(group, role) {
+                    link.book_ns = at.recv_ns;
+                }
                 if self.options.ticker {
                     self.on_ticker(slot, id, best, &head, out);
                 }
@@ -1002,6 +1010,17 @@ impl Machine for Binance {
 
     fn position(&self, slot: usize) -> Position {
         self.books.position(slot)
+    }
+
+    fn heard_ns(&self, slot: usize) -> i64 {
+        let main = self.groups[self.cells[slot].group].main.as_ref();
+        main.map_or(0, |link| link.book_ns)
+    }
+
+    fn doubt(&mut self, slot: usize, reason: Reason, now_ns: i64, out: &mut dyn Publish) {
+        let main = self.groups[self.cells[slot].group].main.as_ref();
+        let head = Head::at(now_ns, main.map_or(0, |link| link.conn));
+        self.resync(slot, reason, &head, out);
     }
 
     fn take_dirty(&mut self) -> Option<usize> {

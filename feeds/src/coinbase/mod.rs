@@ -113,8 +113,11 @@ impl Coinbase {
                 .collect(),
             books: Books::new(Venue::Coinbase, &instruments, options.window, options.capacity),
             desk: Desk::new(
-                Budget::bucket(wire::CONNECTS_PER_SECOND_MILLI, 2),
-                Budget::bucket(share(wire::REST_PER_SECOND_MILLI, options.rest_share_ppm), 5),
+                Budget::bucket(options.part(wire::CONNECTS_PER_SECOND_MILLI), 2),
+                Budget::bucket(
+                    share(wire::REST_PER_SECOND_MILLI, options.rest_part_ppm()),
+                    options.part(5),
+                ),
             ),
             stats: MachineStats::default(),
             groups: Vec::new(),
@@ -123,7 +126,7 @@ impl Coinbase {
             levels: Default::default(),
             rescaled: Vec::new(),
             touched: Vec::with_capacity(instruments.len()),
-            sent: Budget::bucket(wire::SENT_PER_SECOND_MILLI, 2),
+            sent: Budget::bucket(options.part(wire::SENT_PER_SECOND_MILLI), options.part(2)),
             instruments,
             options,
         };
@@ -609,7 +612,10 @@ impl Machine for Coinbase {
             return self.on_fault(group, fault, &head, out);
         }
         match channel {
-            Channel::Level2 => self.on_books(sequence, &head, out),
+            Channel::Level2 => {
+                self.groups[group].link.book_ns = at.recv_ns;
+                self.on_books(sequence, &head, out);
+            }
             Channel::Heartbeats => self.on_heartbeat(group),
             // The list is the connection's whole state; a snapshot is what counts, and it may come first.
             Channel::Subscriptions => {
@@ -696,6 +702,25 @@ impl Machine for Coinbase {
 
     fn position(&self, slot: usize) -> Position {
         self.books.position(slot)
+    }
+
+    fn heard_ns(&self, slot: usize) -> i64 {
+        self.groups[self.cells[slot].group].link.book_ns
+    }
+
+    fn doubt(&mut self, slot: usize, reason: Reason, now_ns: i64, out: &mut dyn Publish) {
+        let group = &self.groups[self.cells[slot].group];
+        let head = Head::at(now_ns, group.link.conn);
+        // Aliases are one book in the stream: all of them begin anew with the first.
+        let feed = &self.instruments[slot].feed_symbol;
+        let mut same = group.slots.clone().filter(|s| self.instruments[*s].feed_symbol == *feed);
+        let first = same.next().unwrap_or(slot);
+        let is_down = group.link.open_ns.is_none();
+        self.doubt_aliases(first, reason, &head, out);
+        // What is not connected begins anew anyway.
+        if !is_down && self.cells[first].synced {
+            self.resubscribe(first, now_ns);
+        }
     }
 
     fn take_dirty(&mut self) -> Option<usize> {

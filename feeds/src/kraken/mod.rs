@@ -101,7 +101,10 @@ impl Kraken {
         let depth = DEPTHS.into_iter().find(|depth| options.depth <= *depth).unwrap_or(1_000);
         // Room for a whole message before the cut: a side cannot grow by more than the levels of one.
         let capacity = options.capacity.max(depth as usize * 2);
-        let rest = Budget::bucket(share(wire::REST_PER_SECOND_MILLI, options.rest_share_ppm), 2);
+        let rest = Budget::bucket(
+            share(wire::REST_PER_SECOND_MILLI, options.rest_part_ppm()),
+            options.part(2),
+        );
         let mut machine = Kraken {
             symbols: Symbols::new(instruments.iter().map(|i| i.feed_symbol.as_str())),
             scales: instruments
@@ -109,7 +112,10 @@ impl Kraken {
                 .map(|i| Scale { px: i.px_exponent, qty: i.qty_exponent })
                 .collect(),
             books: Books::new(Venue::Kraken, &instruments, options.window, capacity),
-            desk: Desk::new(Budget::bucket(wire::CONNECTS_PER_SECOND_MILLI, 10), rest),
+            desk: Desk::new(
+                Budget::bucket(options.part(wire::CONNECTS_PER_SECOND_MILLI), options.part(10)),
+                rest,
+            ),
             stats: MachineStats::default(),
             groups: Vec::new(),
             cells: Vec::new(),
@@ -297,7 +303,9 @@ impl Kraken {
             cell.deadline_ns = i64::MAX;
             cell.live_since_ns = head.at.recv_ns;
         }
-        self.books.set_position(slot, 0, head);
+        // Each book of a message has its own time; a snapshot's is that of the book's last change.
+        let own = Head { venue_ts_ns: part.time_ns, ..*head };
+        self.books.set_position(slot, 0, &own);
         let (state, reason) = self.settled(slot);
         if snapshot {
             self.books.show_snapshot(slot, 0, (state, reason), 0);
@@ -309,6 +317,7 @@ impl Kraken {
 
     fn on_books(&mut self, group: usize, snapshot: bool, mut head: Head, out: &mut dyn Publish) {
         let max_ns = self.options.lag_ns_max;
+        self.groups[group].link.book_ns = head.at.recv_ns;
         for idx in 0..self.messages.parts.len() {
             let part = self.messages.parts[idx];
             // A snapshot's time is when the book last changed, which may be long ago.
@@ -623,6 +632,20 @@ impl Machine for Kraken {
 
     fn position(&self, slot: usize) -> Position {
         self.books.position(slot)
+    }
+
+    fn heard_ns(&self, slot: usize) -> i64 {
+        self.groups[self.cells[slot].group].link.book_ns
+    }
+
+    fn doubt(&mut self, slot: usize, reason: Reason, now_ns: i64, out: &mut dyn Publish) {
+        let link = &self.groups[self.cells[slot].group].link;
+        let (head, is_down) = (Head::at(now_ns, link.conn), link.open_ns.is_none());
+        self.books.doubt(slot, (BookState::Stale, reason), &head, out);
+        // What is not connected begins anew anyway.
+        if !is_down && self.cells[slot].synced {
+            self.resubscribe(slot, now_ns);
+        }
     }
 
     fn take_dirty(&mut self) -> Option<usize> {

@@ -35,8 +35,19 @@ pub struct FakeBinance {
     pub lie: bool,
     /// Fewer levels may be shown than there are.
     pub partial: bool,
+    /// Levels behind the best are not compared.
+    pub best_only: bool,
     pub status: String,
     pub steps: u64,
+}
+
+impl Symbol {
+    /// The venue's bid at a price is another one from this id on, and its stream has said so.
+    pub fn adopt(&mut self, px: i64, qty: i64) {
+        self.market.sides[0].insert(px, qty);
+        self.published = self.id;
+        self.history.insert(self.id, self.market.sides.clone());
+    }
 }
 
 impl FakeBinance {
@@ -67,6 +78,7 @@ impl FakeBinance {
             mute_streams: false,
             lie: false,
             partial: false,
+            best_only: false,
             status: "TRADING".into(),
             steps: 0,
         }
@@ -243,6 +255,10 @@ impl Fake for FakeBinance {
         out
     }
 
+    fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+    }
+
     fn closed(&mut self, conn: u32) {
         self.subscribed.remove(&conn);
     }
@@ -267,7 +283,7 @@ impl Fake for FakeBinance {
                     theirs.first()
                 ));
             }
-            let whole = symbol.published == id;
+            let whole = symbol.published == id && !self.best_only;
             if whole && ours != theirs[..ours.len().min(theirs.len())] {
                 return Err(format!("{side:?} at {id}: ours {ours:?}, theirs {theirs:?}"));
             }

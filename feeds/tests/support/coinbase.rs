@@ -35,6 +35,10 @@ pub struct FakeCoinbase {
     pub text_counters: bool,
     pub no_snapshots: bool,
     pub lie: bool,
+    /// The market stands still.
+    pub quiet: bool,
+    /// Levels behind the best are not compared.
+    pub best_only: bool,
     /// Products that are not traded.
     pub offline: BTreeSet<String>,
     /// REST books are of this many steps ago.
@@ -77,6 +81,8 @@ impl FakeCoinbase {
             text_counters: false,
             no_snapshots: false,
             lie: false,
+            quiet: false,
+            best_only: false,
             offline: BTreeSet::new(),
             cached: None,
         }
@@ -229,7 +235,8 @@ impl Fake for FakeCoinbase {
             out.push((conn, text));
         }
         for product in &mut self.products {
-            for _ in 0..self.random.up_to(2) {
+            let changes = if self.quiet { 0 } else { self.random.up_to(2) };
+            for _ in 0..changes {
                 let (side, px) = product.market.change(&mut self.random);
                 product.touched.insert((side.idx(), px));
             }
@@ -268,6 +275,10 @@ impl Fake for FakeCoinbase {
         out
     }
 
+    fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+    }
+
     fn closed(&mut self, conn: u32) {
         self.conns.remove(&conn);
         self.history.retain(|(of, ..), _| *of != conn);
@@ -285,7 +296,11 @@ impl Fake for FakeCoinbase {
             let ours: Vec<_> = mirror.book.levels(side).map(|l| (l.px.0, l.qty.0)).collect();
             let theirs = ladder(truth, side);
             let count = mirror.book.capacity().min(theirs.len());
-            if ours != theirs[..count] {
+            let is_right = match self.best_only {
+                true => ours.first() == theirs.first(),
+                false => ours == theirs[..count],
+            };
+            if !is_right {
                 return Err(format!("{side:?} at {key:?}: ours {ours:?}, theirs {theirs:?}"));
             }
         }

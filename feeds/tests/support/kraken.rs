@@ -8,12 +8,14 @@ use tandem_feeds::net::backoff::Random;
 use tandem_feeds::publish::Mirror;
 
 use super::coinbase::time;
-use super::{Fake, Market, SECOND, Sides, ladder, padded};
+use super::{Fake, Market, SECOND, START, Sides, ladder, padded};
 
 pub struct Pair {
     pub name: String,
     scale: (u8, u8),
     pub market: Market,
+    /// When it last changed.
+    changed: i64,
     shown: [Vec<(i64, i64)>; 2],
     /// Every state that was ever published.
     history: Vec<[Vec<(i64, i64)>; 2]>,
@@ -35,6 +37,10 @@ pub struct FakeKraken {
     /// The next update has this level twice.
     pub crossed_inside: bool,
     pub stall: bool,
+    /// Books that the venue never had are no error.
+    pub lie: bool,
+    /// One symbol says nothing more on one connection.
+    pub stopped: Option<(u32, String)>,
 }
 
 pub const DEPTH: usize = 10;
@@ -90,6 +96,7 @@ impl FakeKraken {
                     name: (*name).to_owned(),
                     scale,
                     market,
+                    changed: START,
                     history: vec![shown.clone()],
                     shown,
                     seen: 0,
@@ -107,6 +114,8 @@ impl FakeKraken {
             bad_checksum: false,
             crossed_inside: false,
             stall: false,
+            lie: false,
+            stopped: None,
         }
     }
 
@@ -141,7 +150,7 @@ impl Fake for FakeKraken {
         vec![self.status_message()]
     }
 
-    fn text(&mut self, conn: u32, text: &str, now: i64) -> Vec<String> {
+    fn text(&mut self, conn: u32, text: &str, _now: i64) -> Vec<String> {
         let message: serde_json::Value = serde_json::from_str(text).expect("we send JSON");
         let method = message["method"].as_str().expect("a method");
         let req = &message["req_id"];
@@ -177,7 +186,7 @@ impl Fake for FakeKraken {
             // What was published last, so that the next update fits.
             let [bids, asks] = &pair.shown;
             let sum = checksum(&pair.shown, pair.scale);
-            let snapshot = pair.message("snapshot", [bids, asks], sum, now);
+            let snapshot = pair.message("snapshot", [bids, asks], sum, pair.changed);
             // The snapshot may come before or after the acknowledgement.
             if self.random.up_to(1) == 0 {
                 out.extend([ack, snapshot]);
@@ -261,12 +270,17 @@ impl Fake for FakeKraken {
                 }
             }
             pair.shown = now_shown;
+            pair.changed = now;
             pair.history.push(pair.shown.clone());
             let sum = checksum(&pair.shown, pair.scale) ^ u32::from(self.bad_checksum);
             let [bids, asks] = &changes;
             let text = pair.message("update", [bids, asks], sum, now);
             for (conn, names) in &self.subscribed {
-                if names.contains(&pair.name) {
+                let stopped = self
+                    .stopped
+                    .as_ref()
+                    .is_some_and(|(of, name)| of == conn && *name == pair.name);
+                if names.contains(&pair.name) && !stopped {
                     out.push((*conn, text.clone()));
                 }
             }
@@ -275,11 +289,18 @@ impl Fake for FakeKraken {
         out
     }
 
+    fn set_quiet(&mut self, quiet: bool) {
+        self.stall = quiet;
+    }
+
     fn closed(&mut self, conn: u32) {
         self.subscribed.remove(&conn);
     }
 
     fn check(&mut self, machine: &dyn Machine, slot: usize, mirror: &Mirror) -> Result<(), String> {
+        if self.lie {
+            return Ok(());
+        }
         let name = &machine.instruments()[slot].symbol;
         let pair = self.pairs.iter_mut().find(|pair| pair.name == *name).ok_or("a pair")?;
         let ours = Side::BOTH
@@ -291,7 +312,11 @@ impl Fake for FakeKraken {
                 pair.seen += ahead;
                 Ok(())
             }
-            None => Err(format!("the venue never had {ours:?}")),
+            None => {
+                let before = pair.history.iter().rposition(|state| *state == ours);
+                let (seen, at) = (pair.seen, machine.position(slot));
+                Err(format!("not a book after {seen} but {before:?} ({at:?}): {ours:?}"))
+            }
         }
     }
 

@@ -125,6 +125,35 @@ pub fn plain(quanta: i64, exponent: u8) -> String {
     Decimal { quanta, exponent }.to_string()
 }
 
+/// Whether a message changes a book; a snapshot is none.
+fn is_book(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let marks = ["l2_data", "\"channel\":\"book\"", "depthUpdate", "bookTicker"];
+    marks.iter().any(|mark| text.contains(mark)) && !text.contains("snapshot")
+}
+
+/// Changes one digit of one quantity of a book message; whether there was one.
+pub fn alter(bytes: &mut [u8], pick: u64) -> bool {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let marks = ["\"qty\":", "\"new_quantity\":\"", "\"B\":\"", "\"A\":\"", "\",\""];
+    if !is_book(bytes) {
+        return false;
+    }
+    let mut digits = Vec::new();
+    for mark in marks {
+        for (at, _) in text.match_indices(mark) {
+            let rest = &text[at + mark.len()..];
+            let len = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(0);
+            let ends = rest[len..].starts_with(['"', '}', ',']);
+            let of = (at + mark.len()..at + mark.len() + len).filter(|_| ends);
+            digits.extend(of.filter(|at| text.as_bytes()[*at].is_ascii_digit()));
+        }
+    }
+    let Some(at) = digits.get(pick as usize % digits.len().max(1)) else { return false };
+    bytes[*at] = if bytes[*at] == b'9' { b'1' } else { bytes[*at] + 1 };
+    true
+}
+
 /// A venue's side of the wire.
 pub trait Fake {
     fn opened(&mut self, conn: u32, now: i64) -> Vec<String>;
@@ -132,6 +161,8 @@ pub trait Fake {
     fn get(&mut self, path: &str, now: i64) -> (u16, String);
     fn step(&mut self, now: i64) -> Vec<(u32, String)>;
     fn closed(&mut self, conn: u32);
+    /// Whether the market stands still.
+    fn set_quiet(&mut self, quiet: bool);
     /// Says what is wrong with a live book.
     fn check(&mut self, machine: &dyn Machine, slot: usize, mirror: &Mirror) -> Result<(), String>;
     /// Whether digits may be damaged without the frame becoming unreadable.
@@ -152,6 +183,10 @@ pub struct Faults {
     pub mute: u64,
     /// A connection's frames come some seconds late.
     pub late: u64,
+    /// Two redundant connections alone: a digit of a quantity is another one.
+    pub alter: u64,
+    /// Two frames change places.
+    pub swap: u64,
 }
 
 impl Faults {
@@ -165,6 +200,8 @@ impl Faults {
         rest_error: 300_000,
         mute: 300,
         late: 300,
+        alter: 0,
+        swap: 0,
     };
 }
 
@@ -189,6 +226,8 @@ pub struct World<F> {
     pub sent: Vec<(i64, u32, String)>,
     pub asked: Vec<(i64, String)>,
     pub connects: Vec<i64>,
+    /// When each connection was opened.
+    pub opened: BTreeMap<u32, i64>,
     random: Random,
     due: BTreeMap<(i64, u64), Due>,
     order: u64,
@@ -198,6 +237,26 @@ pub struct World<F> {
     last_arrival: BTreeMap<u32, i64>,
     unwhole: bool,
     last_timer: i64,
+    /// Frames come up to this much late, each connection by itself.
+    pub jitter_ns: i64,
+    /// Until when a frame that was altered may be unseen: one fault at a time, because a lie while the
+    /// other connection is away cannot be told from the truth.
+    altered_until: i64,
+    /// When something else last went wrong.
+    faulty_ns: i64,
+    /// Frames altered.
+    pub altered: u64,
+    /// What becomes of the next book message of a connection that has this in it.
+    pub tamper: Option<(u32, &'static str, Tamper)>,
+}
+
+/// What one message suffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tamper {
+    Alter,
+    Drop,
+    Repeat,
+    Swap,
 }
 
 impl<F: Fake> World<F> {
@@ -215,6 +274,7 @@ impl<F: Fake> World<F> {
             sent: Vec::new(),
             asked: Vec::new(),
             connects: Vec::new(),
+            opened: BTreeMap::new(),
             random: Random::new(seed),
             due: BTreeMap::new(),
             order: 0,
@@ -224,6 +284,11 @@ impl<F: Fake> World<F> {
             last_arrival: BTreeMap::new(),
             unwhole: false,
             last_timer: 0,
+            jitter_ns: 0,
+            altered_until: 0,
+            faulty_ns: 0,
+            altered: 0,
+            tamper: None,
         }
     }
 
@@ -320,42 +385,89 @@ impl<F: Fake> World<F> {
         }
     }
 
+    /// Whether something else than an alteration goes wrong.
+    fn strike(&mut self, ppm: u64) -> bool {
+        let strikes = self.altered_until <= self.now && self.hit(ppm);
+        if strikes {
+            self.faulty_ns = self.now;
+        }
+        strikes
+    }
+
+    /// Whether both connections of every book are in order, and have been for long.
+    fn is_whole(&self) -> bool {
+        let in_order = |at: &i64| *at <= self.now - 6 * SECOND;
+        self.machine.stats().standby_live == self.mirrors.len() as u64
+            && self.all_live()
+            && in_order(&self.faulty_ns)
+            && self.late_by.values().all(|late| *late == 0)
+            && self.muted_until.values().all(in_order)
+    }
+
     fn deliver(&mut self, conn: u32, text: String) {
         if !self.open.contains(&conn) {
             return;
         }
-        if self.hit(self.faults.close) {
+        if self.strike(self.faults.close) {
             return self.at(self.now, Due::Close(conn, CloseCause::Reset));
         }
-        if self.hit(self.faults.mute) {
+        if self.strike(self.faults.mute) {
             let ns = SECOND + self.random.up_to(9) as i64 * SECOND;
             self.mute(conn, ns);
         }
-        if self.hit(self.faults.late) {
+        if self.strike(self.faults.late) {
             let ns = self.random.up_to(4_000) as i64 * MS;
             self.delay(conn, ns);
         }
         if self.muted_until.get(&conn).is_some_and(|until| self.now < *until)
-            || self.hit(self.faults.drop)
+            || self.strike(self.faults.drop)
         {
             return;
         }
         let mut bytes = text.into_bytes();
-        if self.hit(self.faults.cut) {
+        if self.strike(self.faults.cut) {
             bytes.truncate(self.random.up_to(bytes.len() as u64) as usize);
         }
-        if self.fake.has_checksum() && self.hit(self.faults.flip) {
+        if self.fake.has_checksum() && self.strike(self.faults.flip) {
             let at = self.random.up_to(bytes.len() as u64 - 1) as usize;
             if bytes[at].is_ascii_digit() {
                 bytes[at] = b'0' + self.random.up_to(9) as u8;
             }
         }
-        let late = self.late_by.get(&conn).copied().unwrap_or(0);
+        if self.altered_until <= self.now && self.hit(self.faults.alter) && self.is_whole() {
+            let pick = self.random.up_to(u64::from(u32::MAX));
+            if alter(&mut bytes, pick) {
+                self.altered += 1;
+                self.altered_until = self.now + 6 * SECOND;
+            }
+        }
+        let tampered = self.tamper.take_if(|(of, mark, _)| {
+            *of == conn && is_book(&bytes) && String::from_utf8_lossy(&bytes).contains(*mark)
+        });
+        let tamper = tampered.map(|(.., tamper)| tamper);
+        match tamper {
+            Some(Tamper::Drop) => return,
+            Some(Tamper::Alter) => {
+                let pick = self.random.up_to(u64::from(u32::MAX));
+                alter(&mut bytes, pick);
+                self.altered += 1;
+            }
+            Some(Tamper::Repeat | Tamper::Swap) | None => {}
+        }
+        let jitter = match self.jitter_ns {
+            0 => 0,
+            most => self.random.up_to(most as u64) as i64,
+        };
+        let late = self.late_by.get(&conn).copied().unwrap_or(0) + jitter;
         // One connection delivers in order.
         let floor = self.last_arrival.get(&conn).copied().unwrap_or(0);
-        let time = (self.now + 2 * MS + late).max(floor);
+        let mut time = (self.now + 2 * MS + late).max(floor);
         self.last_arrival.insert(conn, time);
-        if self.hit(self.faults.repeat) {
+        if tamper == Some(Tamper::Swap) || self.strike(self.faults.swap) {
+            // After whatever comes next.
+            time += 60 * MS;
+        }
+        if tamper == Some(Tamper::Repeat) || self.strike(self.faults.repeat) {
             self.at(time, Due::Frame(conn, bytes.clone()));
         }
         self.at(time, Due::Frame(conn, bytes));
@@ -367,6 +479,7 @@ impl<F: Fake> World<F> {
         match due {
             Due::Open(conn) => {
                 self.open.insert(conn);
+                self.opened.insert(conn, now);
                 self.machine.on_open(conn, now);
                 for text in self.fake.opened(conn, now) {
                     self.deliver(conn, text);

@@ -217,6 +217,10 @@ pub struct VenueConfig {
     /// Kraken: subscribed depth (10, 25, 100, 500, 1000). Binance: levels of the REST snapshot.
     #[serde(default)]
     pub depth: Option<u32>,
+    /// Two connections of every book: one takes over from the other, and what they disagree about is not
+    /// traded.
+    #[serde(default)]
+    pub redundant: bool,
     /// Whether books are compared with the REST book; off only for recordings.
     #[serde(default = "yes")]
     pub audit: bool,

@@ -473,7 +473,7 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
             first_message_ns_max: i64::MAX / 4,
             ..Options::for_venue(venue)
         };
-        let machine = venues::machine(venue, table.of_venue(venue), options, begins_ns);
+        let machine = venues::machine(venue, table.of_venue(venue), options, false, begins_ns);
         let player = Player { machine, conn: 0, asked: Vec::new(), snapshots: BTreeMap::new() };
         players.insert(venue, player);
     }

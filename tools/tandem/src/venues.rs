@@ -2,24 +2,39 @@
 
 use tandem_core::record::Venue;
 use tandem_feeds::machine::{Machine, Options};
+use tandem_feeds::redundant::Redundant;
 use tandem_feeds::spec::{InstrumentRules, MetadataError, VenueInstrument};
 use tandem_feeds::{binance, coinbase, kraken};
 use tandem_gateway::desk::Desk;
 use tandem_gateway::keys::Credentials;
 use tandem_gateway::machine::Dialect;
 
-/// Returns the sync machine of a venue, beginning at `now_ns`.
+/// Returns the sync machine of a venue, beginning at `now_ns`; redundant, it keeps two connections of every
+/// book.
 #[must_use]
 pub fn machine(
     venue: Venue,
     instruments: Vec<VenueInstrument>,
     options: Options,
+    redundant: bool,
     now_ns: i64,
 ) -> Box<dyn Machine> {
+    fn make<M: Machine + 'static>(
+        new: impl Fn(Vec<VenueInstrument>, Options, i64) -> M,
+        instruments: Vec<VenueInstrument>,
+        options: Options,
+        redundant: bool,
+        now_ns: i64,
+    ) -> Box<dyn Machine> {
+        match redundant {
+            true => Box::new(Redundant::new(new, &instruments, &options, now_ns)),
+            false => Box::new(new(instruments, options, now_ns)),
+        }
+    }
     match venue {
-        Venue::Binance => Box::new(binance::Binance::new(instruments, options, now_ns)),
-        Venue::Coinbase => Box::new(coinbase::Coinbase::new(instruments, options, now_ns)),
-        Venue::Kraken => Box::new(kraken::Kraken::new(instruments, options, now_ns)),
+        Venue::Binance => make(binance::Binance::new, instruments, options, redundant, now_ns),
+        Venue::Coinbase => make(coinbase::Coinbase::new, instruments, options, redundant, now_ns),
+        Venue::Kraken => make(kraken::Kraken::new, instruments, options, redundant, now_ns),
     }
 }
 

@@ -80,7 +80,8 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
         for (venue, feed) in stats.feeds() {
             let counter = |name| feed.counter(name).unwrap_or(0);
             print(format_args!(
-                "{}: connects {} · lost {} · REST {} ({} failed) · checksums {} ok, {} bad · malformed {}",
+                "{}: connects {} · lost {} · REST {} ({} failed) · checksums {} ok, {} bad · malformed {} · \
+                 standby {} books · takeovers {} · disagreements {} · unconfirmed {}",
                 venue.name(),
                 counter(feed_metric::CONNECTS),
                 counter(feed_metric::DISCONNECTS),
@@ -89,6 +90,10 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
                 counter(feed_metric::CHECKSUM_OK),
                 counter(feed_metric::CHECKSUM_BAD),
                 counter(feed_metric::MALFORMED),
+                feed.gauge(feed_metric::STANDBY_LIVE).unwrap_or(0),
+                counter(feed_metric::TAKEOVERS),
+                counter(feed_metric::DISAGREEMENTS),
+                counter(feed_metric::UNCONFIRMED),
             ));
         }
     }

@@ -216,7 +216,9 @@ pub fn feed_tile(config: &Config, table: &table::Table, venue: Venue) -> Result<
     let seed = u64::from(std::process::id()) ^ crate::time::now_ns() as u64;
     let window = table.params.window_levels;
     let options = venue_config.options(venue, window, seed);
-    let machine = venues::machine(venue, table.of_venue(venue), options, crate::time::now_ns());
+    let instruments = table.of_venue(venue);
+    let redundant = venue_config.redundant;
+    let machine = venues::machine(venue, instruments, options, redundant, crate::time::now_ns());
     let spec = TileSpec {
         dir: &config.run.dir,
         name: venue.name().to_owned(),
