@@ -84,11 +84,13 @@ pub enum Cause {
     Loss = 14,
     /// A drill.
     Drill = 15,
+    /// Nobody would hear of trouble: alert channels are lost.
+    Alerts = 16,
 }
 
 impl Cause {
     /// Every cause, in the order of its tag.
-    pub const ALL: [Cause; 16] = [
+    pub const ALL: [Cause; 17] = [
         Cause::Start,
         Cause::Operator,
         Cause::Engine,
@@ -105,6 +107,7 @@ impl Cause {
         Cause::Invariant,
         Cause::Loss,
         Cause::Drill,
+        Cause::Alerts,
     ];
 
     /// Returns the cause with this tag.
@@ -133,6 +136,7 @@ impl Cause {
             Cause::Invariant => "broken invariant",
             Cause::Loss => "loss limit",
             Cause::Drill => "drill",
+            Cause::Alerts => "alert channels lost",
         }
     }
 }

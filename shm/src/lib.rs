@@ -32,7 +32,7 @@ mod sys;
 pub mod wait;
 
 pub use clock::{Clock, ClockReader, ClockWriter, tsc};
-pub use control::ControlPage;
+pub use control::{ControlPage, ControlView};
 pub use error::ShmError;
 pub use journal::{
     JournalError, JournalFull, JournalMonitor, JournalReader, JournalRelease, JournalSpec,
