@@ -347,6 +347,15 @@ fn a_broken_service_costs_only_its_own_channel() {
         ("closes", Some(Mode::Close)),
         ("is too slow", Some(Mode::Slow(1_500 * MS))),
         ("says 500", Some(Mode::Say(500, Vec::new(), String::new(), usize::MAX))),
+        (
+            "says wait for ever",
+            Some(Mode::Say(
+                429,
+                vec![("Retry-After", u64::MAX.to_string())],
+                String::new(),
+                usize::MAX,
+            )),
+        ),
         ("says nonsense", Some(Mode::Garbage)),
     ];
     for (name, mode) in modes {

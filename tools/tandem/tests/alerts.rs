@@ -23,6 +23,7 @@ use serde_json::Value;
 use support::{RunDir, signal, wait_for};
 use tandem_core::level::{Cause, Level, LevelWord, Scope};
 use tandem_shm::ControlPage;
+use tandem_tools::engine_tile;
 use tandem_tools::latch::{self, Act};
 
 const SAMPLE: &str = include_str!("../../../deploy/tandem.toml");
@@ -264,6 +265,14 @@ fn a_drain_whose_channels_are_blocked_pauses() {
     }
 }
 
+/// CPU time of a process, in the kernel's clock ticks of 10 ms.
+fn cpu_ms(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+    10 * (ticks(11) + ticks(12))
+}
+
 /// A live run on simulated venues: what happens to it reaches people in five seconds, once.
 #[test]
 fn a_live_run_is_told_of() {
@@ -276,6 +285,17 @@ fn a_live_run_is_told_of() {
     let pages = setup.telegram.messages().len();
     assert_eq!(pages, 0, "a start that goes well calls nobody: {:?}", setup.telegram.messages());
 
+    // Ten seconds of trading that goes well.
+    let drain = live.up.as_ref().unwrap().tiles()["drain"];
+    let (cpu, seq) = (cpu_ms(drain), live.engine(engine_tile::metric::JOURNAL_SEQ));
+    std::thread::sleep(Duration::from_secs(10));
+    println!(
+        "drain: {} ms of CPU in ten seconds, for {} records",
+        cpu_ms(drain) - cpu,
+        live.engine(engine_tile::metric::JOURNAL_SEQ) - seq
+    );
+    let pages = setup.telegram.messages();
+    assert!(pages.is_empty(), "trading that goes well calls nobody: {pages:?}");
     let begun = Instant::now();
     live.kill_9(live.engine_pid());
     assert!(wait_for(within, || says(&setup.telegram, "KILL is set")), "an engine that died");
@@ -289,10 +309,13 @@ fn a_live_run_is_told_of() {
     let kills = messages.iter().filter(|m| m.body.to_string().contains("kill · since"));
     assert_eq!(kills.count(), 1, "{messages:?}");
     assert!(messages.len() <= 3, "at most three pages of one incident: {messages:?}");
-    let drain = live.up.as_ref().unwrap().tiles()["drain"];
     assert!(Path::new(&format!("/proc/{drain}")).exists());
     let beats = setup.heartbeat.seen().len();
     assert!(5 < beats, "{beats}");
+    for told in setup.slack.messages() {
+        let blocks = told.body["blocks"].as_array().unwrap().iter();
+        blocks.for_each(|block| println!("told: {:?}", block["text"]["text"].as_str().unwrap()));
+    }
     // An orderly end waits for the proof of a killed run; that is another test's.
     live.kill_all();
 }

@@ -182,7 +182,11 @@ impl Channel {
     /// Hands over a notice.
     pub fn push(&self, notice: Notice) {
         let mut queue = self.shared.lock();
+        let before = queue.health.dropped;
         queue.push(notice);
+        if before < queue.health.dropped {
+            tracing::error!(channel = self.name, dropped = queue.health.dropped, "alerts dropped");
+        }
         self.shared.wake.notify_one();
     }
 
@@ -234,6 +238,10 @@ impl Queue {
         self.first.get_or_insert_with(Instant::now);
         let same = self.waiting.iter_mut().find(|w| w.fingerprint == notice.fingerprint);
         if let Some(waiting) = same {
+            // An older word that comes back from another channel does not take back the end of it.
+            if waiting.state == State::Resolved && waiting.first_ns == notice.first_ns {
+                return;
+            }
             let is_first = waiting.state == State::Firing && notice.state == State::Again;
             let state = if is_first { State::Firing } else { notice.state };
             *waiting = Notice { state, ..notice };
@@ -401,7 +409,7 @@ impl Worker {
             let pause = jitter.max(after.unwrap_or(Duration::ZERO));
             bound = (bound * 2).min(PAUSE_MAX);
             // A probe is tried again at its next time anyway.
-            if is_probe || is_ending || self.spec.retry < begun.elapsed() + pause {
+            if is_probe || is_ending || self.spec.retry < begun.elapsed().saturating_add(pause) {
                 return false;
             }
             self.pause(pause);
@@ -475,8 +483,13 @@ mod tests {
         assert_eq!(pages, 26);
         assert!(queue.waiting.iter().all(|n| n.state == State::Firing), "the first word stays");
         queue.push(notice("0", Severity::Page, State::Resolved));
-        let first = queue.waiting.iter().find(|n| n.fingerprint == "0");
-        assert_eq!(first.map(|n| n.state), Some(State::Resolved));
+        let state =
+            |queue: &Queue| queue.waiting.iter().find(|n| n.fingerprint == "0").map(|n| n.state);
+        assert_eq!(state(&queue), Some(State::Resolved));
+        queue.push(notice("0", Severity::Page, State::Firing));
+        assert_eq!(state(&queue), Some(State::Resolved), "an older word of the same trouble");
+        queue.push(Notice { first_ns: 1, ..notice("0", Severity::Page, State::Firing) });
+        assert_eq!(state(&queue), Some(State::Firing), "it began again");
     }
 
     #[test]

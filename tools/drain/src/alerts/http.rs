@@ -17,8 +17,16 @@ use std::time::Duration;
 use tandem_gateway::keys::Secret;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
-/// So much of an answer is read; services say what they have to say in less.
-const ANSWER_BYTES_MAX: u64 = 16 << 10;
+/// So much of an answer is read: Telegram repeats a message, each letter in up to six.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// A service may tell us to wait for so long; more is no wait but a refusal.
+const WAIT_S_MAX: u64 = 86_400;
+
+/// Returns the wait that a service tells, whatever number it sends.
+#[must_use]
+pub fn wait(seconds: u64) -> Duration {
+    Duration::from_secs(seconds.min(WAIT_S_MAX))
+}
 
 /// Why there was no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,7 +126,7 @@ impl Client {
             .headers()
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+            .map(wait);
         let status = answer.status().as_u16();
         // A body that does not come whole takes nothing from the status.
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();

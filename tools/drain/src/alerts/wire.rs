@@ -19,7 +19,7 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use tandem_gateway::keys::Secret;
 
-use super::http::Answer;
+use super::http::{Answer, wait};
 use super::{Notice, Severity, State};
 
 /// Slack: characters of a section's text.
@@ -366,7 +366,7 @@ fn judge_telegram(answer: &Answer) -> Verdict {
     match answer.status {
         200 if value["ok"] == true => Verdict::Delivered,
         429 => {
-            let told = value["parameters"]["retry_after"].as_u64().map(Duration::from_secs);
+            let told = value["parameters"]["retry_after"].as_u64().map(wait);
             Verdict::Later(told.or(answer.retry_after), "HTTP 429: too many messages".to_owned())
         }
         408 | 500.. => Verdict::Later(answer.retry_after, format!("HTTP {}", answer.status)),
