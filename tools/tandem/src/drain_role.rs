@@ -59,6 +59,13 @@ pub fn lock(config: &Config) -> io::Result<Option<File>> {
     }
 }
 
+/// Returns whether the run's drain lives.
+#[must_use]
+pub fn is_running(config: &Config) -> bool {
+    let Ok(file) = File::open(config.run.dir.join(LOCK)) else { return false };
+    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+}
+
 /// Returns the run as the drain sees it.
 #[must_use]
 pub fn plan(config: &Config) -> Plan {

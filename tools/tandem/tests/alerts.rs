@@ -23,8 +23,10 @@ use serde_json::Value;
 use support::{RunDir, signal, wait_for};
 use tandem_core::level::{Cause, Level, LevelWord, Scope};
 use tandem_shm::ControlPage;
+use tandem_tools::config::Config;
 use tandem_tools::engine_tile;
 use tandem_tools::latch::{self, Act};
+use tandem_tools::stages;
 
 const SAMPLE: &str = include_str!("../../../deploy/tandem.toml");
 /// No text of any secret may be shown anywhere.
@@ -215,6 +217,12 @@ fn a_drain_whose_channels_are_blocked_pauses() {
     let second = setup.say(&["drain"], &config);
     assert_eq!(second.status.code(), Some(4), "two drains would tell everything twice: {second:?}");
     assert!(wait_for(Duration::from_secs(10), || says(&setup.slack, "ARMED")));
+    // Nothing is armed that nobody would hear of.
+    let told = || {
+        let stages = stages::check(&Config::load(&config).unwrap());
+        stages.iter().find(|stage| stage.id == "S2").unwrap().detail.clone()
+    };
+    assert!(told().contains("engine does not run"), "{}", told());
     assert!(setup.telegram.messages().is_empty(), "good to know is for those who want it");
 
     let blocked = Instant::now();
@@ -254,6 +262,7 @@ fn a_drain_whose_channels_are_blocked_pauses() {
         assert!(!holds_canary(&fs::read(format!("/proc/{pid}/{file}")).unwrap()), "{file}");
     }
     assert_eq!(drain.stop(), 0);
+    assert!(told().contains("drain does not run"), "{}", told());
     let log = fs::read(&drain.log).unwrap();
     assert!(log.len() > 1_000, "every log was on");
     assert!(!holds_canary(&log), "{}", String::from_utf8_lossy(&log));
