@@ -86,11 +86,13 @@ pub enum Cause {
     Drill = 15,
     /// A venue took a fill back, or corrected one.
     Bust = 16,
+    /// Nobody would hear of trouble: alert channels are lost.
+    Alerts = 17,
 }
 
 impl Cause {
     /// Every cause, in the order of its tag.
-    pub const ALL: [Cause; 17] = [
+    pub const ALL: [Cause; 18] = [
         Cause::Start,
         Cause::Operator,
         Cause::Engine,
@@ -108,6 +110,7 @@ impl Cause {
         Cause::Loss,
         Cause::Drill,
         Cause::Bust,
+        Cause::Alerts,
     ];
 
     /// Returns the cause with this tag.
@@ -137,6 +140,7 @@ impl Cause {
             Cause::Loss => "loss limit",
             Cause::Drill => "drill",
             Cause::Bust => "fill taken back",
+            Cause::Alerts => "alert channels lost",
         }
     }
 }

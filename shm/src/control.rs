@@ -228,6 +228,42 @@ impl ControlPage {
     }
 }
 
+/// The page as somebody sees it who must not be able to change it: mapped for reading.
+#[derive(Debug)]
+pub struct ControlView(ControlPage);
+
+impl ControlView {
+    /// Opens the page; there is no waiting for one.
+    pub fn open(dir: &Path) -> Result<ControlView, ShmError> {
+        let path = dir.join(NAME);
+        let file = File::open(&path).map_err(ShmError::io("open", &path))?;
+        check(&file, &path)?;
+        let map = Arc::new(Mapping::read_only(&file, &path, true)?);
+        Ok(ControlView(ControlPage { map, dir: dir.to_owned() }))
+    }
+
+    /// Returns the level word; see [`ControlPage::level`].
+    #[must_use]
+    pub fn level(&self) -> u64 {
+        self.0.level()
+    }
+
+    /// Returns what a row says.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Row {
+        self.0.row(row)
+    }
+
+    /// Returns whether a process holds the row's lock. For the slow path: this is a system call.
+    #[must_use]
+    pub fn is_held(&self, row: usize) -> bool {
+        self.0.is_held(row)
+    }
+}
+
 fn check(file: &File, path: &Path) -> Result<(), ShmError> {
     let metadata = file.metadata().map_err(ShmError::io("stat", path))?;
     let refuse = |why: &str| {
@@ -310,6 +346,8 @@ mod tests {
         let second = ControlPage::create_or_open(&dir, 7).expect("open");
         assert_eq!(second.level(), 8);
         assert_eq!(second.update(|_| None), None);
+        let view = ControlView::open(&dir).expect("look");
+        assert_eq!((view.level(), view.row(0).pid, view.is_held(0)), (8, 0, false));
         fs::remove_dir_all(&dir).expect("clean up");
     }
 

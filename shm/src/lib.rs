@@ -35,7 +35,7 @@ pub mod wait;
 
 pub use bell::{Bell, Ringer};
 pub use clock::{Clock, ClockReader, ClockWriter, tsc};
-pub use control::ControlPage;
+pub use control::{ControlPage, ControlView};
 pub use error::ShmError;
 pub use journal::{
     JournalError, JournalFull, JournalMonitor, JournalReader, JournalRelease, JournalSpec,

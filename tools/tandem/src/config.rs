@@ -68,6 +68,9 @@ pub struct Config {
     /// What an operator allows; paper and live mode need it.
     #[serde(default)]
     pub limits: Option<Limits>,
+    /// Who is told of trouble; absent: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<Alerts>,
     /// Venues by name: `binance`, `coinbase`, `kraken`.
     pub venue: BTreeMap<String, VenueConfig>,
 }
@@ -100,6 +103,197 @@ pub struct Secrets {
     /// Venues whose keys need no IP restriction, each with the reason in words.
     #[serde(default)]
     pub no_ip_restriction: BTreeMap<String, String>,
+}
+
+/// Who is told of trouble. Addresses and tokens are in files as keys are, or `credential:NAME`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct Alerts {
+    pub system: String,
+    #[serde(default = "runbook_url")]
+    pub runbook_url: String,
+    #[serde(default)]
+    pub heartbeat_url_file: Option<String>,
+    #[serde(default)]
+    pub heartbeat_ca_file: Option<PathBuf>,
+    #[serde(default = "heartbeat_s")]
+    pub heartbeat_s: u32,
+    #[serde(default = "group_ms")]
+    pub group_ms: u32,
+    #[serde(default = "repeat_s")]
+    pub repeat_s: u32,
+    #[serde(default = "resolve_s")]
+    pub resolve_s: u32,
+    #[serde(default = "messages_per_min")]
+    pub messages_per_min: u32,
+    #[serde(default = "http_timeout_ms")]
+    pub http_timeout_ms: u32,
+    #[serde(default = "retry_s")]
+    pub retry_s: u32,
+    #[serde(default = "probe_ms")]
+    pub probe_ms: u32,
+    #[serde(default = "lost_ms")]
+    pub lost_ms: u32,
+    #[serde(default)]
+    pub pause_when_lost: bool,
+    /// The channels, the most wanted first.
+    pub channel: Vec<AlertChannel>,
+}
+
+/// One channel of alerts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct AlertChannel {
+    pub name: String,
+    pub service: String,
+    #[serde(default)]
+    pub url_file: Option<String>,
+    #[serde(default)]
+    pub token_file: Option<String>,
+    #[serde(default)]
+    pub chat_id: Option<String>,
+    #[serde(default = "api_url")]
+    pub api_url: String,
+    #[serde(default)]
+    pub hmac_key_file: Option<String>,
+    #[serde(default = "severity_min")]
+    pub severity_min: String,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+fn runbook_url() -> String {
+    "deploy/runbooks".to_owned()
+}
+
+fn heartbeat_s() -> u32 {
+    30
+}
+
+fn group_ms() -> u32 {
+    1_000
+}
+
+fn repeat_s() -> u32 {
+    900
+}
+
+fn resolve_s() -> u32 {
+    30
+}
+
+fn messages_per_min() -> u32 {
+    15
+}
+
+fn http_timeout_ms() -> u32 {
+    10_000
+}
+
+fn retry_s() -> u32 {
+    60
+}
+
+fn probe_ms() -> u32 {
+    30_000
+}
+
+fn lost_ms() -> u32 {
+    60_000
+}
+
+fn api_url() -> String {
+    "https://api.telegram.org".to_owned()
+}
+
+fn severity_min() -> String {
+    "info".to_owned()
+}
+
+/// What is wrong with a table: the key, what it says, and the rule.
+type Wrong = (String, String, &'static str);
+
+impl Alerts {
+    /// A lost channel must be known within this time: the longest silence that OP-06 allows, less what
+    /// grouping and the second channel need.
+    const KNOWN_WITHIN_MS: u32 = 110_000;
+
+    fn check(&self) -> Result<(), Wrong> {
+        let wrong = |key: &str, value: &dyn ToString, rule: &'static str| {
+            Err((format!("alerts.{key}"), value.to_string(), rule))
+        };
+        if !(1..=64).contains(&self.system.chars().count()) {
+            return wrong("system", &self.system, "must be 1 to 64 characters");
+        }
+        if 256 < self.runbook_url.len() {
+            return wrong("runbook_url", &self.runbook_url, "must be at most 256 characters");
+        }
+        for (key, value, range) in [
+            ("heartbeat_s", self.heartbeat_s, 1..=3_600),
+            ("group_ms", self.group_ms, 0..=10_000),
+            ("repeat_s", self.repeat_s, 1..=86_400),
+            ("resolve_s", self.resolve_s, 0..=3_600),
+            ("messages_per_min", self.messages_per_min, 1..=60),
+            ("http_timeout_ms", self.http_timeout_ms, 100..=30_000),
+            ("retry_s", self.retry_s, 1..=600),
+            ("probe_ms", self.probe_ms, 100..=60_000),
+            ("lost_ms", self.lost_ms, 100..=90_000),
+        ] {
+            if !range.contains(&value) {
+                return wrong(key, &value, "is out of its range; `tandem config explain` tells it");
+            }
+        }
+        let known_ms = self.probe_ms + self.lost_ms;
+        if Alerts::KNOWN_WITHIN_MS < known_ms {
+            let rule = "with probe_ms above 110000: a lost channel would be known too late";
+            return wrong("lost_ms", &self.lost_ms, rule);
+        }
+        if self.channel.is_empty() {
+            return wrong("channel", &"nothing", "at least one [[alerts.channel]] is needed");
+        }
+        if self.pause_when_lost && self.channel.len() < 2 {
+            let rule = "needs two channels: two lost ones pause";
+            return wrong("pause_when_lost", &self.pause_when_lost, rule);
+        }
+        for (at, channel) in self.channel.iter().enumerate() {
+            if self.channel[..at].iter().any(|other| other.name == channel.name) {
+                return wrong("channel.name", &channel.name, "is there twice");
+            }
+            channel.check()?;
+        }
+        Ok(())
+    }
+}
+
+impl AlertChannel {
+    fn check(&self) -> Result<(), Wrong> {
+        let wrong = |key: &str, value: &dyn ToString, rule: &'static str| {
+            let name = &self.name;
+            Err((format!("alerts.channel.{name}.{key}"), value.to_string(), rule))
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if !(1..=32).contains(&self.name.len()) || !self.name.chars().all(plain) {
+            return wrong("name", &self.name, "must be 1 to 32 letters, digits, - or _");
+        }
+        if tandem_drain::alerts::Severity::named(&self.severity_min).is_none() {
+            return wrong("severity_min", &self.severity_min, "must be info, ticket or page");
+        }
+        let (url, token) = (self.url_file.is_some(), self.token_file.is_some());
+        let is_whole = match self.service.as_str() {
+            "slack" => url && !token && self.chat_id.is_none() && self.hmac_key_file.is_none(),
+            "webhook" => url && !token && self.chat_id.is_none(),
+            "telegram" => token && !url && self.chat_id.is_some() && self.hmac_key_file.is_none(),
+            other => return wrong("service", &other, "must be slack, telegram or webhook"),
+        };
+        if !is_whole {
+            let rule = "slack needs url_file; webhook url_file and perhaps hmac_key_file; telegram \
+                        token_file and chat_id; and nothing else";
+            return wrong("service", &self.service, rule);
+        }
+        Ok(())
+    }
 }
 
 /// What is done with opportunities.
@@ -322,6 +516,9 @@ impl Config {
                 &self.journal.segments_max,
                 "must be at least 3",
             );
+        }
+        if let Some(Err((key, value, rule))) = self.alerts.as_ref().map(Alerts::check) {
+            return err(key, &value, rule);
         }
         if self.venue.is_empty() {
             return err("venue".into(), &"nothing", "at least one venue is needed");
@@ -793,6 +990,62 @@ mod tests {
                 |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
             assert!(SAMPLE.lines().any(stands), "`{key}` is not in deploy/tandem.toml");
         }
+    }
+
+    /// The table as it stands in the shipped file, behind its comment marks.
+    fn alerts_text() -> String {
+        let (_, table) = SAMPLE.split_once("\n# [alerts]\n").expect("the table is in the file");
+        let keys = table.lines().filter_map(|line| {
+            let line = line.strip_prefix("# ")?;
+            let is_key = line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+            (is_key || line.starts_with('[')).then_some(line)
+        });
+        format!("[alerts]\n{}\n", keys.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn with_alerts(from: &str, to: &str) -> Result<Config, String> {
+        let alerts = alerts_text();
+        assert!(alerts.contains(from), "{from}");
+        let text = format!("{SAMPLE}\n{}", alerts.replacen(from, to, 1));
+        load(&text).map_err(|error| error.to_string())
+    }
+
+    /// Every key of the table is in the shipped file, and the table there is right.
+    #[test]
+    fn the_shipped_alerts_are_whole() {
+        let alerts = with_alerts("[alerts]", "[alerts]").expect("right").alerts.expect("alerts");
+        assert_eq!(alerts.channel.len(), 3);
+        let full = serde_json::to_value(&alerts).expect("JSON");
+        let text = alerts_text();
+        let channel = full["channel"][0].as_object().expect("a channel");
+        for key in full.as_object().expect("a table").keys().chain(channel.keys()) {
+            let stands = |line: &str| line.starts_with(&format!("{key} = "));
+            assert!(key == "channel" || text.lines().any(stands), "`{key}` is not there");
+        }
+    }
+
+    #[test]
+    fn alerts_that_would_not_be_heard_are_refused() {
+        for (from, to, told) in [
+            ("repeat_s = ", "repat_s = ", "did you mean `repeat_s`"),
+            ("\nurl_file = ", "\nurl_fil = ", "did you mean `url_file`"),
+            ("lost_ms = 60000", "lost_ms = 85000", "known too late"),
+            ("service = \"slack\"", "service = \"smoke\"", "slack, telegram or webhook"),
+            ("chat_id = ", "# chat_id = ", "telegram token_file and chat_id"),
+            ("severity_min = \"info\"", "severity_min = \"loud\"", "info, ticket or page"),
+            ("system = \"", "system = \"\" # \"", "1 to 64"),
+            ("messages_per_min = 15", "messages_per_min = 0", "range"),
+            ("system = ", "# system = ", "missing field `system`"),
+        ] {
+            let message = with_alerts(from, to).expect_err(to);
+            assert!(message.contains(told), "{to}: {message}");
+        }
+        let alone = "[alerts]\nsystem = \"x\"\npause_when_lost = true\n[[alerts.channel]]\nname = \"a\"\n\
+                     service = \"slack\"\nurl_file = \"/x\"\n";
+        let message = load(&format!("{SAMPLE}\n{alone}")).expect_err("one channel").to_string();
+        assert!(message.contains("two channels"), "{message}");
+        let none = "[alerts]\nsystem = \"x\"\nchannel = []\n";
+        assert!(load(&format!("{SAMPLE}\n{none}")).is_err());
     }
 
     #[test]

@@ -40,6 +40,8 @@ const WATCH_NS: i64 = 5_000_000;
 const ROOM_MIN: usize = OUTBOX_RECORDS + 64;
 /// How long a tile waits for the feeds to appear at start.
 const ATTACH: Duration = Duration::from_secs(30);
+/// Looks of the watch between two valuations of the exposure: a quarter of a second.
+const EXPOSURE_EVERY: u32 = 50;
 /// Number of the first gateway's ring in the journal; feeds begin at 0.
 const REPORT_RINGS: u16 = 16;
 /// Name of the engine's stats.
@@ -91,6 +93,9 @@ pub mod metric {
     pub const CLOCK_OFFSET_NS: &str = "engine_clock_offset_ns";
     /// Whether enough venues were heard to tell: 1 or 0.
     pub const CLOCK_SYNCHRONISED: &str = "engine_clock_synchronised";
+    /// Worst-case exposure as a share of its limit, ppm: the largest of the total and the venues'; -1 where
+    /// it cannot be valued.
+    pub const EXPOSURE_PPM: &str = "engine_exposure_ppm";
     /// Next sequence of the journal.
     pub const JOURNAL_SEQ: &str = "engine_journal_seq";
     /// From publishing to taking, ns.
@@ -149,6 +154,9 @@ struct Stats {
     rules_told_ns: GaugeHandle,
     clock_offset_ns: GaugeHandle,
     clock_synchronised: GaugeHandle,
+    exposure_ppm: GaugeHandle,
+    /// Updates until the exposure is valued again.
+    until_exposure: u32,
     journal_seq: GaugeHandle,
     ring_ns: HistogramHandle,
     detect_ns: HistogramHandle,
@@ -196,6 +204,7 @@ impl Stats {
         metrics.push(Metric::gauge(metric::RULES_TOLD_NS, "ns"));
         metrics.push(Metric::gauge(metric::CLOCK_OFFSET_NS, "ns"));
         metrics.push(Metric::gauge(metric::CLOCK_SYNCHRONISED, "flag"));
+        metrics.push(Metric::gauge(metric::EXPOSURE_PPM, "ppm"));
         metrics.push(Metric::gauge(metric::JOURNAL_SEQ, "record"));
         let histograms = [metric::RING_NS, metric::DETECT_NS, metric::WIRE_NS, metric::KERNEL_NS];
         metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
@@ -211,6 +220,8 @@ impl Stats {
             rules_told_ns: writer.gauge(metric::RULES_TOLD_NS).expect(declared),
             clock_offset_ns: writer.gauge(metric::CLOCK_OFFSET_NS).expect(declared),
             clock_synchronised: writer.gauge(metric::CLOCK_SYNCHRONISED).expect(declared),
+            exposure_ppm: writer.gauge(metric::EXPOSURE_PPM).expect(declared),
+            until_exposure: 0,
             journal_seq: writer.gauge(metric::JOURNAL_SEQ).expect(declared),
             ring_ns: writer.histogram(metric::RING_NS).expect(declared),
             detect_ns: writer.histogram(metric::DETECT_NS).expect(declared),
@@ -248,10 +259,27 @@ impl Stats {
             self.orders_open.set(desk.orders().open_count() as i64);
             self.differing.set(desk.ledger().differing_count() as i64);
             self.rules_told_ns.set(desk.controls().rules_told_ns());
+            // A sum over assets, rounds and orders: a few times a second is enough for whoever watches it.
+            self.until_exposure = self.until_exposure.checked_sub(1).unwrap_or_else(|| {
+                self.exposure_ppm.set(exposure_ppm(engine).unwrap_or(-1));
+                EXPOSURE_EVERY
+            });
         }
         self.journal_seq.set(journal_seq as i64);
         self.writer.beat(tsc());
     }
+}
+
+/// The largest share that worst-case exposure has of its limit, in total or at a venue, ppm.
+fn exposure_ppm(engine: &Engine) -> Option<i64> {
+    let view = engine.view()?;
+    let at_venue = |venue: Venue| (Some(venue), view.limits.venues[venue.idx()].exposure_max);
+    let scopes = std::iter::once((None, view.limits.exposure_max)).chain(Venue::ALL.map(at_venue));
+    let share = |(venue, most): (Option<Venue>, i64)| {
+        let worth = view.exposure_worth(venue, &[])?;
+        i64::try_from(worth.checked_mul(1_000_000)? / i128::from(most.max(1))).ok()
+    };
+    scopes.map(share).try_fold(0, |largest: i64, share| Some(largest.max(share?)))
 }
 
 /// The shared clock where there is one, else the host's.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod demo_config;
 pub mod demo_keys;
+pub mod drain_role;
 pub mod echo;
 pub mod engine_tile;
 pub mod fetch;

@@ -128,8 +128,8 @@ fn resolve(place: &str) -> Result<PathBuf, SecretsError> {
     Ok(Path::new(&dir).join(name))
 }
 
-/// Reads a key file.
-pub fn load(place: &str) -> Result<KeyFile, SecretsError> {
+/// Reads a file that only we may read: its path and all of its text.
+fn read(place: &str) -> Result<(PathBuf, Zeroizing<String>), SecretsError> {
     let path = resolve(place)?;
     let io_error = |error: io::Error| match error.raw_os_error() {
         Some(libc::ELOOP) => SecretsError::NotAFile { path: path.clone() },
@@ -144,6 +144,23 @@ pub fn load(place: &str) -> Result<KeyFile, SecretsError> {
     let mut text = Zeroizing::new(String::new());
     let io_error = |error| SecretsError::Io { path: path.clone(), error };
     file.by_ref().take(BYTES_MAX).read_to_string(&mut text).map_err(io_error)?;
+    Ok((path, text))
+}
+
+/// Reads a secret that is one line: an address, a token.
+pub fn line(place: &str) -> Result<Zeroizing<String>, SecretsError> {
+    let (path, text) = read(place)?;
+    let line = text.trim();
+    if line.is_empty() || line.contains(char::is_whitespace) {
+        let what = "must hold one line without spaces".to_owned();
+        return Err(SecretsError::Form { path, what });
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// Reads a key file.
+pub fn load(place: &str) -> Result<KeyFile, SecretsError> {
+    let (path, text) = read(place)?;
     let form = |what: String| SecretsError::Form { path: path.clone(), what };
     // The parser's message would show the line it stumbled over: only where it is may be told.
     let keys: KeyFile = toml::from_str(&text).map_err(|error| {
@@ -231,6 +248,21 @@ mod tests {
                 std::env::temp_dir().join(format!("tandem-keys-{}-{name}", std::process::id())),
             );
         }
+    }
+
+    #[test]
+    fn a_line_is_one_line_of_a_closed_file() {
+        let path = file("line", "https://host/hunter2\n", 0o400);
+        let place = path.to_str().expect("a plain path");
+        assert_eq!(line(place).expect("a line").as_str(), "https://host/hunter2");
+        for (text, mode) in
+            [("", 0o600), ("a hunter2", 0o600), ("a\nhunter2", 0o600), ("hunter2", 0o640)]
+        {
+            let told = line(file("line", text, mode).to_str().expect("a plain path"));
+            let told = told.expect_err("refused").to_string();
+            assert!(!told.contains("hunter2") && told.contains(place), "{told}");
+        }
+        fs::remove_file(&path).expect("clean up");
     }
 
     /// Row CF-04: what is wrong is told without what is secret.

@@ -16,6 +16,7 @@ use tandem_shm::ControlPage;
 
 use crate::config::{Config, Mode};
 use crate::demo::RunStats;
+use crate::drain_role;
 use crate::engine_tile::metric;
 use crate::identity::config_hash;
 use crate::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
@@ -161,6 +162,11 @@ fn processes(config: &Config, page: &ControlPage, live: bool) -> Result<String, 
             .map(|(venue, _)| (format!("gateway {}", venue.name()), gateway_row(venue)));
         rows.extend(gateways);
         rows.push(("warden".to_owned(), WARDEN_ROW));
+    }
+    if config.alerts.is_some() && !drain_role::is_running(config) {
+        return Err(
+            "drain does not run, nobody would hear of trouble; `tandem up` starts it".into()
+        );
     }
     let engine = page.row(ENGINE_ROW);
     let wanted = config_hash(config).map_err(|error| error.to_string())?;

@@ -3,7 +3,7 @@
 //! Invariant: a tile that ends is started again, after a pause that grows while it keeps ending; the
 //! others are not touched. A start never arms: what was armed is paused. On the way out the engine stops
 //! first, while everything it needs to end its rounds still lives; then the gateways; then the warden, who
-//! proves that nothing is open; the feeds last. The clock page is written here.
+//! proves that nothing is open; the feeds; and last the drain, which tells people. The clock page is written here.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -123,6 +123,10 @@ pub fn run(
     }
     for (venue, _) in config.venues() {
         tiles.push(tile(vec!["feed".to_owned(), venue.name().to_owned()]));
+    }
+    if config.alerts.is_some() {
+        // The last to stop: the others' ends are told too.
+        tiles.push(tile(vec!["drain".to_owned()]));
     }
     while !stop_requested.load(Ordering::Relaxed) {
         clock.update();

@@ -177,3 +177,59 @@ fn documents_are_in_step() {
         }
     }
 }
+
+/// The commands of a page: `tandem …` in its code, as a shell would split them.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for (at, part) in text.split("```").enumerate() {
+        let pieces: Vec<&str> = match at % 2 {
+            1 => part.lines().map(str::trim).collect(),
+            // Every second piece between back quotes is code.
+            _ => part.split('`').skip(1).step_by(2).collect(),
+        };
+        for command in pieces.iter().filter_map(|piece| piece.strip_prefix("tandem ")) {
+            let mut words = Vec::new();
+            for (at, part) in command.split('\'').enumerate() {
+                match at % 2 {
+                    0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                    _ => words.push(part.to_owned()),
+                }
+            }
+            found.push(words);
+        }
+    }
+    found
+}
+
+/// Every alert has its page, every page its alerts, and every command of a page is one.
+#[test]
+fn runbooks_are_there_and_their_commands_are_true() {
+    use tandem_drain::alerts::Rule;
+    let folder = root().join("deploy/runbooks");
+    let mut pages = Vec::new();
+    files(&folder, &[".md"], &mut pages);
+    for rule in Rule::ALL {
+        let page = folder.join(format!("{}.md", rule.runbook));
+        let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{rule:?}: {error}"));
+        assert!(text.contains(&format!("`{}`", rule.id)), "{} says nothing of it", page.display());
+    }
+    let mut tried = 0;
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for words in commands(&text) {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let is_command = tandem_tools::cli::is_command(&words);
+            assert!(is_command, "{}: `tandem {}` is none", page.display(), words.join(" "));
+            tried += 1;
+        }
+        for name in text.split('`').filter(|word| word.ends_with(".md") && !word.contains(' ')) {
+            let linked = folder.join(name.trim_start_matches("deploy/runbooks/"));
+            assert!(linked.exists(), "{}: {name} is not there", page.display());
+        }
+    }
+    println!("{} pages, {tried} commands", pages.len());
+    assert!(12 <= pages.len() && 60 < tried, "{} pages, {tried} commands", pages.len());
+    for none in [&["starst"][..], &["pause", "--reson", "x"], &["journal", "shred", "DIR"]] {
+        assert!(!tandem_tools::cli::is_command(none), "{none:?}");
+    }
+}

@@ -4,6 +4,7 @@
 //! 3 unreachable, 4 refused for safety, 5 partial.
 
 pub mod account;
+pub mod alerts;
 pub mod books;
 pub mod check_limits;
 pub mod journal;
@@ -203,6 +204,16 @@ enum Command {
         #[arg(long, hide = true, value_name = "PID")]
         while_pid: Option<u32>,
     },
+    /// Tells people what is wrong with a run; needs [alerts].
+    #[command(after_help = "Example:
+  tandem drain --config deploy/tandem.toml")]
+    Drain {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Stop when the process with this id is gone (the supervisor's).
+        #[arg(long, hide = true, value_name = "PID")]
+        while_pid: Option<u32>,
+    },
     /// Every tile of the configuration, each a process, kept alive.
     #[command(after_help = "Example:
   tandem up --config deploy/tandem.toml")]
@@ -295,6 +306,11 @@ enum Command {
     Keys {
         #[command(subcommand)]
         command: keys::KeysCommand,
+    },
+    /// The channels of alerts.
+    Alerts {
+        #[command(subcommand)]
+        command: alerts::AlertsCommand,
     },
     /// Every stage from configuration to READY, and what differs from the venues' books.
     #[command(after_help = "Examples:
@@ -389,6 +405,16 @@ pub fn print_json(value: &impl serde::Serialize) {
     }
 }
 
+/// Returns whether `tandem` with these words before `--help` says how it is used.
+#[must_use]
+pub fn is_command(words: &[&str]) -> bool {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+    let all = std::iter::once("tandem").chain(words.iter().copied()).chain(["--help"]);
+    let told = Cli::command().try_get_matches_from(all);
+    told.is_err_and(|error| error.kind() == ErrorKind::DisplayHelp)
+}
+
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -421,6 +447,7 @@ fn dispatch(command: Command) -> Done {
         Command::Engine { config, while_pid } => roles::engine(&config, while_pid),
         Command::Gateway { venue, config, while_pid } => roles::gateway(&config, &venue, while_pid),
         Command::Warden { config, while_pid } => roles::warden(&config, while_pid),
+        Command::Drain { config, while_pid } => roles::drain(&config, while_pid),
         Command::Up { config, while_pid } => roles::up(&config, while_pid),
         Command::Arm(args) => level::arm(&args),
         Command::Pause(args) => level::pause(&args),
@@ -436,6 +463,7 @@ fn dispatch(command: Command) -> Done {
         Command::Journal { command } => journal::run(&command),
         Command::Replay { path, verify: _, json } => replay_command(&path, json),
         Command::Keys { command } => keys::run(&command),
+        Command::Alerts { command } => alerts::run(&command),
         Command::Reconcile(args) => account::reconcile(&args),
         Command::Why(args) => why::run(&args),
         Command::Config { command } => config_command(&command),
@@ -502,8 +530,9 @@ struct Explained {
 fn explained() -> Vec<Explained> {
     let (mut all, mut section, mut text) = (Vec::new(), String::new(), Vec::new());
     for line in EXPLAINED.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']').to_owned();
+        // A table that is not needed stands behind comment marks.
+        if let Some(name) = line.trim_start_matches("# ").strip_prefix('[') {
+            section = name.trim_matches(['[', ']']).to_owned();
             text.clear();
         } else if let Some((key, example)) = line.trim_start_matches("# ").split_once(" = ")
             && !key.contains(' ')

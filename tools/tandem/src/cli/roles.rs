@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
+use tandem_drain::Drain;
+use tandem_drain::alerts::{Alerts, Settings};
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
 use tandem_gateway::client::{self, ClientError};
@@ -25,6 +27,7 @@ use tandem_sim::{Pace, SimConfig, Source};
 
 use super::{ConfigArg, Done, Failure, Outcome, keys, print};
 use crate::config::{Config, Mode, Secrets, venue_named};
+use crate::drain_role::{self, AlertsError, Pauser};
 use crate::engine_tile::{CLOCK, EngineTile, EngineTileError};
 use crate::identity::Identity;
 use crate::routes::{ENGINE_ROW, RoutesError, WARDEN_ROW, gateway_row};
@@ -531,10 +534,52 @@ const HANG_NS: i64 = 100_000_000;
 /// The last proof has this long once nothing can arrive any more.
 const PROOF_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// `tandem drain`.
+pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
+    let config = config.load()?;
+    prepare(&config)?;
+    tandem_shm::forbid_dumps().map_err(Failure::failed)?;
+    let _lock = drain_role::lock(&config).map_err(Failure::failed)?.ok_or_else(|| {
+        Failure::refused(format!(
+            "another drain runs on {}: two would tell everything twice",
+            config.run.dir.display()
+        ))
+    })?;
+    let settings = alert_settings(&config)?;
+    let stop = stop_flag(while_pid)?;
+    let plan = drain_role::plan(&config);
+    let alerts = Alerts::start(&plan, settings, Pauser::of(&config)).map_err(Failure::usage)?;
+    let mut drain = Drain::new(tandem_drain::Source::new(plan), vec![Box::new(alerts)]);
+    while !stop.load(Ordering::Relaxed) {
+        if !drain.turn() {
+            std::thread::sleep(DRAIN_TURN);
+        }
+    }
+    drain.close(DRAIN_ENDS_WITHIN);
+    Ok(Outcome::Ok)
+}
+
+/// Returns the alerts as configured, secrets read.
+pub fn alert_settings(config: &Config) -> Result<Settings, Failure> {
+    drain_role::settings(config).map_err(|error| match error {
+        AlertsError::None => Failure::usage(error),
+        AlertsError::Secrets(_) => Failure::refused(error),
+    })
+}
+
+/// Between two looks of the drain at the journal, where it has read all of it.
+const DRAIN_TURN: std::time::Duration = std::time::Duration::from_millis(20);
+/// What is left to tell at the end has this long.
+const DRAIN_ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// `tandem up`.
 pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
     let config = arg.load_to_trade()?;
     prepare(&config)?;
+    if config.alerts.is_some() {
+        // Refused before anything runs: a run whose alerts nobody gets must not begin unnoticed.
+        alert_settings(&config)?;
+    }
     let stop = stop_flag(while_pid)?;
     // Whoever holds the clock page owns the run: a second `up` is refused before it changes anything.
     let clock = ClockWriter::create(&config.run.dir, CLOCK).map_err(|error| match &error {

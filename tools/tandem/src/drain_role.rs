@@ -1,0 +1,235 @@
+//! The drain's process: what a run is, made into what `tandem-drain` is told; secrets read; hands given.
+//!
+//! Invariant: secrets are read here, once, from closed files, and go into the drain as such; a configuration
+//! holds only where they are. The drain's one act on the run, PAUSE, is the operator's own function.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tandem_core::level::{Cause, Level, Scope};
+use tandem_drain::alerts::book::BookSettings;
+use tandem_drain::alerts::channel::ChannelSpec;
+use tandem_drain::alerts::path::{PathSettings, Wanted};
+use tandem_drain::alerts::rules::Thresholds;
+use tandem_drain::alerts::wire::{Sender, Service};
+use tandem_drain::alerts::{Settings, Severity};
+use tandem_drain::plan::{Names, Part, Seen};
+use tandem_drain::{Hands, Plan};
+use tandem_feeds::tile::record_schema;
+use tandem_gateway::keys::Secret;
+use tandem_shm::JournalSpec;
+
+use crate::config::{AlertChannel, Config, Mode};
+use crate::engine_tile::{self, metric};
+use crate::latch::{self, Act};
+use crate::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
+use crate::secrets::{self, SecretsError};
+use crate::{table, warden_role};
+
+/// Name of the file that the one drain of a run holds.
+const LOCK: &str = "drain.lock";
+
+/// Why alerts cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum AlertsError {
+    /// No `[alerts]`.
+    #[error("the configuration has no [alerts]: deploy/tandem.toml shows one")]
+    None,
+    /// A secret's file.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+}
+
+/// Takes the run's drain; a second one would tell everything twice.
+pub fn lock(config: &Config) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(config.run.dir.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Returns whether the run's drain lives.
+#[must_use]
+pub fn is_running(config: &Config) -> bool {
+    let Ok(file) = File::open(config.run.dir.join(LOCK)) else { return false };
+    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+}
+
+/// Returns the run as the drain sees it.
+#[must_use]
+pub fn plan(config: &Config) -> Plan {
+    let venues: Vec<_> = config.venues().into_iter().map(|(venue, _)| venue).collect();
+    let mut parts = Vec::new();
+    let part = |name: String, venue, seen| Part { name, venue, seen };
+    let is_live = config.run.mode == Mode::Live;
+    let trades = config.run.mode != Mode::Observe;
+    parts.push(match trades {
+        true => part("engine".to_owned(), None, Seen::Row(ENGINE_ROW)),
+        // Without a level there are no rows.
+        false => part("engine".to_owned(), None, Seen::Stats(engine_tile::STATS.to_owned())),
+    });
+    for venue in &venues {
+        let name = venue.name();
+        let stats = Seen::Stats(tandem_feeds::tile::stats_name(name));
+        parts.push(part(format!("feed {name}"), Some(*venue), stats));
+        if is_live {
+            let row = Seen::Row(gateway_row(*venue));
+            parts.push(part(format!("gateway {name}"), Some(*venue), row));
+        }
+    }
+    if is_live {
+        parts.push(part("warden".to_owned(), None, Seen::Row(WARDEN_ROW)));
+    }
+    let spec = JournalSpec {
+        segment_bytes: config.journal.segment_mib << 20,
+        segments_max: config.journal.segments_max,
+        ..JournalSpec::new(record_schema())
+    };
+    let names = Names {
+        engine_stats: engine_tile::STATS.to_owned(),
+        journal_full: metric::JOURNAL_FULL.to_owned(),
+        outputs_lost: metric::OUTPUTS_LOST.to_owned(),
+        overruns: metric::OVERRUNS.to_owned(),
+        exposure_ppm: metric::EXPOSURE_PPM.to_owned(),
+        warden_stats: warden_role::STATS.to_owned(),
+        warden_verdict: venues
+            .iter()
+            .map(|venue| (*venue, warden_role::gauge(*venue, "verdict")))
+            .collect(),
+    };
+    Plan {
+        dir: config.run.dir.clone(),
+        journal: config.journal_dir(),
+        segments_max: config.journal.segments_max,
+        segment_frames: spec.frames_per_segment(),
+        trades,
+        is_live,
+        instruments: instruments(config),
+        venues,
+        parts,
+        names,
+    }
+}
+
+/// Instruments as people call them, where `tandem up` has asked the venues already.
+fn instruments(config: &Config) -> BTreeMap<u16, String> {
+    let Ok(table) = table::load(&config.run.dir) else { return BTreeMap::new() };
+    let listed = config.venues().into_iter().flat_map(|(venue, _)| {
+        let named = move |symbol: String| format!("{} {symbol}", venue.name());
+        table.of_venue(venue).into_iter().map(move |listed| (listed.id, named(listed.symbol)))
+    });
+    listed.collect()
+}
+
+fn secret(place: &str) -> Result<Secret, SecretsError> {
+    secrets::line(place).map(|text| Secret::from(text.as_str()))
+}
+
+fn service(channel: &AlertChannel) -> Result<Service, SecretsError> {
+    // Which keys a service needs was checked when the file was read; an empty place is told by its reader.
+    let file = |place: &Option<String>| secret(place.as_deref().unwrap_or_default());
+    Ok(match channel.service.as_str() {
+        "slack" => Service::Slack { url: file(&channel.url_file)? },
+        "telegram" => Service::Telegram {
+            api_url: channel.api_url.clone(),
+            token: file(&channel.token_file)?,
+            chat_id: channel.chat_id.clone().unwrap_or_default(),
+        },
+        _ => Service::Webhook {
+            url: file(&channel.url_file)?,
+            hmac_key: channel.hmac_key_file.as_deref().map(secret).transpose()?,
+        },
+    })
+}
+
+/// Returns the alerts as configured, secrets read.
+pub fn settings(config: &Config) -> Result<Settings, AlertsError> {
+    let alerts = config.alerts.as_ref().ok_or(AlertsError::None)?;
+    let (ms, s) =
+        (|ms: u32| Duration::from_millis(ms.into()), |s: u32| Duration::from_secs(s.into()));
+    let spec = |name: &str, service: Service, ca_file: Option<PathBuf>| ChannelSpec {
+        name: name.to_owned(),
+        service,
+        ca_file,
+        timeout: ms(alerts.http_timeout_ms),
+        group: ms(alerts.group_ms),
+        retry: s(alerts.retry_s),
+        probe: ms(alerts.probe_ms),
+        messages_per_min: alerts.messages_per_min,
+    };
+    let mut channels = Vec::new();
+    for channel in &alerts.channel {
+        channels.push(Wanted {
+            spec: spec(&channel.name, service(channel)?, channel.ca_file.clone()),
+            // Checked when the file was read; the least is told the most.
+            severity_min: Severity::named(&channel.severity_min).unwrap_or(Severity::Info),
+        });
+    }
+    let heartbeat = match &alerts.heartbeat_url_file {
+        None => None,
+        Some(place) => {
+            let service = Service::Heartbeat { url: secret(place)? };
+            let every = s(alerts.heartbeat_s);
+            Some(ChannelSpec {
+                probe: every,
+                ..spec("heartbeat", service, alerts.heartbeat_ca_file.clone())
+            })
+        }
+    };
+    let mut thresholds = Thresholds::default();
+    if let Some(limits) = &config.limits {
+        thresholds.clock_offset = ms(limits.clock_offset_max_ms);
+    }
+    Ok(Settings {
+        thresholds,
+        book: BookSettings { repeat: s(alerts.repeat_s), resolve: s(alerts.resolve_s) },
+        path: PathSettings {
+            sender: Sender {
+                system: alerts.system.clone(),
+                runbook_url: alerts.runbook_url.clone(),
+            },
+            channels,
+            heartbeat,
+            lost_after: ms(alerts.lost_ms),
+            pause_when_lost: alerts.pause_when_lost,
+        },
+    })
+}
+
+/// Raises PAUSE as an operator does.
+#[derive(Debug)]
+pub struct Pauser {
+    run_dir: PathBuf,
+    state_dir: PathBuf,
+}
+
+impl Pauser {
+    /// Returns the hands of a run; nothing where there is nothing to pause.
+    #[must_use]
+    pub fn of(config: &Config) -> Option<Box<dyn Hands>> {
+        let (run_dir, state_dir) = (config.run.dir.clone(), config.run.state_dir.clone());
+        let trades = config.run.mode != Mode::Observe;
+        trades.then(|| Box::new(Pauser { run_dir, state_dir }) as Box<dyn Hands>)
+    }
+}
+
+impl Hands for Pauser {
+    fn pause(&mut self, reason: &str) -> Result<bool, String> {
+        let page =
+            latch::open(&self.run_dir, &self.state_dir).map_err(|error| error.to_string())?;
+        let act = Act { who: "drain", reason };
+        let pause = (Scope::Global, Level::Pause, Cause::Alerts);
+        latch::raise(&page, &self.state_dir, pause, &act).map_err(|error| error.to_string())
+    }
+}
