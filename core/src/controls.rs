@@ -127,11 +127,15 @@ pub enum Control {
     LongUnknown = 35,
     /// A venue took a fill back, or corrected one.
     Bust = 36,
+    /// What our own bounds leave of a candidate does not pay.
+    Size = 37,
+    /// As many rounds as may be are open.
+    Rounds = 38,
 }
 
 impl Control {
     /// How many numbers there are, 0 included.
-    pub const COUNT: usize = 37;
+    pub const COUNT: usize = 39;
 
     /// Every control of the table, C5b last.
     pub const TABLE: [Control; 26] = [
@@ -203,6 +207,8 @@ impl Control {
             Control::FeeModel => "fee model",
             Control::LongUnknown => "long unknown",
             Control::Bust => "bust",
+            Control::Size => "size",
+            Control::Rounds => "open rounds",
         }
     }
 
@@ -220,6 +226,8 @@ impl Control {
             Control::FeeModel,
             Control::LongUnknown,
             Control::Bust,
+            Control::Size,
+            Control::Rounds,
         ];
         Control::TABLE.into_iter().chain(others).find(|control| *control as u8 == tag)
     }
@@ -673,10 +681,10 @@ impl Controls {
         self.instruments[usize::from(instrument)].rules_ns = now_ns;
     }
 
-    /// Returns when the rules were told that are the oldest now; 0 where some never were.
+    /// Returns when an instrument's rules were told last; 0 where they never were.
     #[must_use]
-    pub fn rules_told_ns(&self) -> i64 {
-        self.instruments.iter().map(|instrument| instrument.rules_ns).min().unwrap_or(0)
+    pub fn rules_told_ns(&self, instrument: u16) -> i64 {
+        self.instruments.get(usize::from(instrument)).map_or(0, |memory| memory.rules_ns)
     }
 
     /// Notes an open order that is not ours, or that it is gone (`qty` 0).

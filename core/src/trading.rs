@@ -619,6 +619,14 @@ impl Desk {
             if smaller.verdict == Verdict::Pays {
                 wanted = smaller;
             } else if smaller.verdict == Verdict::Edge {
+                let breach = Breach {
+                    control: Control::Size,
+                    instrument: cycle.edges()[0].instrument(),
+                    observed: smaller.net_ppm(),
+                    limit: skew_ppm,
+                    act: Act::Deny,
+                };
+                self.denied(env, &breach, Some((&wanted, cycle)));
                 self.retry_ns[seen.cycle as usize] =
                     env.now_ns.saturating_add(self.limits.retry_ns);
                 return;
@@ -646,7 +654,19 @@ impl Desk {
             self.retry_ns[seen.cycle as usize] = env.now_ns.saturating_add(self.limits.retry_ns);
             return;
         }
-        let Some(slot) = self.rounds.open(cycle.start, env.now_ns) else { return };
+        let Some(slot) = self.rounds.open(cycle.start, env.now_ns) else {
+            let open = self.rounds.iter().count() as i64;
+            let breach = Breach {
+                control: Control::Rounds,
+                instrument: wishes[0].instrument,
+                observed: open + 1,
+                limit: open,
+                act: Act::Deny,
+            };
+            self.denied(env, &breach, Some((&wanted, cycle)));
+            self.retry_ns[seen.cycle as usize] = env.now_ns.saturating_add(self.limits.retry_ns);
+            return;
+        };
         let Some(round) = self.rounds.get_mut(slot) else { return };
         (round.cycle, round.cause) = (seen.cycle, cause);
         (round.expected, round.input) = (wanted.net, wanted.plan.input());
@@ -730,8 +750,9 @@ impl Desk {
                 }
             }
         }
-        // A gate that is shut denies everything; that is no sign of a fault.
-        if breach.control != Control::Level {
+        // A gate that is shut denies everything; that is no sign of a fault. Nor is what is too small, or one
+        // too many.
+        if !matches!(breach.control, Control::Level | Control::Size | Control::Rounds) {
             let count = self.controls.on_denial(env.now_ns);
             let most = self.limits.denials_1s_max;
             if most < count && !muted(Mute::DenialRate) {

@@ -6,7 +6,6 @@
 //!
 //! Not here: which limits are held against a worth (`controls`), profit (`ledger`).
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::instrument::{AssetId, Universe};
@@ -48,16 +47,19 @@ struct Hop {
 #[derive(Clone, Debug)]
 pub struct Valuer {
     numeraire: AssetId,
-    hops: Vec<Vec<Hop>>,
+    /// By asset: instruments straight to the numeraire.
+    direct: Vec<Vec<Hop>>,
+    /// By asset: instruments to an asset that has such a one.
+    over: Vec<Vec<Hop>>,
 }
 
 impl Valuer {
-    /// Finds the routes: straight to the numeraire where an instrument allows it, else over one asset
-    /// that has such a route.
+    /// Finds the routes: straight to the numeraire, and over one asset for where no instrument goes straight,
+    /// or none of their books is live: a venue that is gone must not take the worth of an asset with it.
     #[must_use]
     pub fn new(universe: &Universe, numeraire: AssetId) -> Valuer {
-        let mut hops: Vec<Vec<Hop>> = vec![Vec::new(); universe.assets.len()];
-        let each = |from: AssetId, into: AssetId, list: &mut Vec<Hop>| {
+        let between = |from: AssetId, into: AssetId| {
+            let mut list = Vec::new();
             for (id, rules) in universe.instruments.iter().enumerate() {
                 let is_base = rules.base == from && rules.quote == into;
                 if is_base || (rules.quote == from && rules.base == into) {
@@ -66,20 +68,22 @@ impl Valuer {
                     list.push(Hop { instrument: id as u16, is_base, into, shift });
                 }
             }
+            list
         };
         let all = || (0..universe.assets.len() as u16).map(AssetId);
-        for asset in all().filter(|asset| *asset != numeraire) {
-            each(asset, numeraire, &mut hops[usize::from(asset.0)]);
-        }
-        let direct: Vec<AssetId> = all().filter(|a| !hops[usize::from(a.0)].is_empty()).collect();
-        for asset in all().filter(|a| *a != numeraire && !direct.contains(a)) {
-            for middle in &direct {
-                let mut list = Vec::new();
-                each(asset, *middle, &mut list);
-                hops[usize::from(asset.0)].append(&mut list);
-            }
-        }
-        Valuer { numeraire, hops }
+        let to_numeraire = |asset| match asset == numeraire {
+            true => Vec::new(),
+            false => between(asset, numeraire),
+        };
+        let direct: Vec<Vec<Hop>> = all().map(to_numeraire).collect();
+        let over = |asset: AssetId| {
+            let is_middle =
+                |middle: &AssetId| *middle != asset && !direct[usize::from(middle.0)].is_empty();
+            let middles = all().filter(|_| asset != numeraire).filter(is_middle);
+            middles.flat_map(|middle| between(asset, middle)).collect()
+        };
+        let over = all().map(over).collect();
+        Valuer { numeraire, direct, over }
     }
 
     /// Returns the asset that worth is counted in.
@@ -92,7 +96,7 @@ impl Valuer {
     #[must_use]
     pub fn worth(
         &self,
-        (market, universe, params): (&Market, &Universe, &Params),
+        books: (&Market, &Universe, &Params),
         asset: AssetId,
         amount: i128,
         bias: Bias,
@@ -104,34 +108,59 @@ impl Valuer {
         // What we owe errs to the other side.
         let size_bias = if amount < 0 { bias.other() } else { bias };
         let size = amount.unsigned_abs().min(i128::MAX as u128) as i128;
-        let mut found: Option<i128> = None;
-        for hop in self.hops.get(usize::from(asset.0))? {
-            let venue = universe.instruments[usize::from(hop.instrument)].venue;
-            let state = market.get(hop.instrument);
-            let age_ns = market.age_ns(venue, hop.instrument, now_ns);
-            let is_live = state.state == BookState::Live
-                && !state.in_batch
-                && !state.book.is_crossed_or_locked()
-                && age_ns <= params.venues[venue.idx()].age_ns_max;
-            if !is_live {
-                continue;
-            }
-            let Some(mut worth) = hop.convert(&state.book, size, size_bias) else { continue };
-            if hop.into != self.numeraire {
-                let onward = (market, universe, params);
-                match self.worth(onward, hop.into, worth, size_bias, now_ns) {
-                    Some(value) => worth = value,
-                    None => continue,
-                }
-            }
-            found = Some(match (found, size_bias) {
-                (None, _) => worth,
-                (Some(best), Bias::High) => best.max(worth),
-                (Some(best), Bias::Low) => best.min(worth),
-            });
-        }
-        found.map(|worth| if amount < 0 { -worth } else { worth })
+        let worth = self.straight(books, asset, size, size_bias, now_ns).or_else(|| {
+            let hops = self.over.get(usize::from(asset.0))?;
+            worst(books, hops, size, size_bias, now_ns, |middle, worth| {
+                self.straight(books, middle, worth, size_bias, now_ns)
+            })
+        })?;
+        Some(if amount < 0 { -worth } else { worth })
     }
+
+    fn straight(
+        &self,
+        books: (&Market, &Universe, &Params),
+        asset: AssetId,
+        size: i128,
+        bias: Bias,
+        now_ns: i64,
+    ) -> Option<i128> {
+        let hops = self.direct.get(usize::from(asset.0))?;
+        worst(books, hops, size, bias, now_ns, |_, worth| Some(worth))
+    }
+}
+
+/// Returns the worst of what the live books of `hops` make of `size`, each taken `onward`.
+#[inline]
+fn worst(
+    (market, universe, params): (&Market, &Universe, &Params),
+    hops: &[Hop],
+    size: i128,
+    bias: Bias,
+    now_ns: i64,
+    onward: impl Fn(AssetId, i128) -> Option<i128>,
+) -> Option<i128> {
+    let mut found: Option<i128> = None;
+    for hop in hops {
+        let venue = universe.instruments[usize::from(hop.instrument)].venue;
+        let state = market.get(hop.instrument);
+        let age_ns = market.age_ns(venue, hop.instrument, now_ns);
+        let is_live = state.state == BookState::Live
+            && !state.in_batch
+            && !state.book.is_crossed_or_locked()
+            && age_ns <= params.venues[venue.idx()].age_ns_max;
+        if !is_live {
+            continue;
+        }
+        let converted = hop.convert(&state.book, size, bias);
+        let Some(worth) = converted.and_then(|worth| onward(hop.into, worth)) else { continue };
+        found = Some(match (found, bias) {
+            (None, _) => worth,
+            (Some(best), Bias::High) => best.max(worth),
+            (Some(best), Bias::Low) => best.min(worth),
+        });
+    }
+    found
 }
 
 impl Hop {

@@ -390,10 +390,19 @@ impl RunStats {
     /// Returns how many books are in sync, and how many there are.
     #[must_use]
     pub fn books(&self) -> (i64, i64) {
-        self.feeds().iter().fold((0, 0), |(live, books), (_, stats)| {
-            let gauge = |name| stats.gauge(name).unwrap_or(0);
-            (live + gauge(feed_metric::BOOKS_LIVE), books + gauge(feed_metric::BOOKS))
-        })
+        self.books_of(&Venue::ALL)
+    }
+
+    /// The same for some venues.
+    #[must_use]
+    pub fn books_of(&self, venues: &[Venue]) -> (i64, i64) {
+        self.feeds().iter().filter(|(venue, _)| venues.contains(venue)).fold(
+            (0, 0),
+            |(live, books), (_, stats)| {
+                let gauge = |name| stats.gauge(name).unwrap_or(0);
+                (live + gauge(feed_metric::BOOKS_LIVE), books + gauge(feed_metric::BOOKS))
+            },
+        )
     }
 
     /// Returns the report of what the tiles counted.

@@ -87,8 +87,12 @@ pub mod metric {
     pub const ORDERS_OPEN: &str = "engine_order_open_count";
     /// Balances that are not what their venue last said.
     pub const DIFFERING: &str = "engine_balance_differing_count";
-    /// When the oldest rules in use were told, UNIX ns; 0 where some never were.
-    pub const RULES_TOLD_NS: &str = "engine_rules_told_ns";
+    /// By venue: when the oldest rules in use were told, UNIX ns; 0 where some never were.
+    pub const RULES_TOLD_NS: [&str; 3] = [
+        "engine_rules_told_binance_ns",
+        "engine_rules_told_coinbase_ns",
+        "engine_rules_told_kraken_ns",
+    ];
     /// The host's clock against the venues', ns.
     pub const CLOCK_OFFSET_NS: &str = "engine_clock_offset_ns";
     /// Whether enough venues were heard to tell: 1 or 0.
@@ -151,7 +155,7 @@ struct Stats {
     rounds_open: GaugeHandle,
     orders_open: GaugeHandle,
     differing: GaugeHandle,
-    rules_told_ns: GaugeHandle,
+    rules_told_ns: [GaugeHandle; 3],
     clock_offset_ns: GaugeHandle,
     clock_synchronised: GaugeHandle,
     exposure_ppm: GaugeHandle,
@@ -201,7 +205,7 @@ impl Stats {
         metrics.push(Metric::gauge(metric::ROUNDS_OPEN, "round"));
         metrics.push(Metric::gauge(metric::ORDERS_OPEN, "order"));
         metrics.push(Metric::gauge(metric::DIFFERING, "balance"));
-        metrics.push(Metric::gauge(metric::RULES_TOLD_NS, "ns"));
+        metrics.extend(metric::RULES_TOLD_NS.map(|name| Metric::gauge(name, "ns")));
         metrics.push(Metric::gauge(metric::CLOCK_OFFSET_NS, "ns"));
         metrics.push(Metric::gauge(metric::CLOCK_SYNCHRONISED, "flag"));
         metrics.push(Metric::gauge(metric::EXPOSURE_PPM, "ppm"));
@@ -217,7 +221,7 @@ impl Stats {
             rounds_open: writer.gauge(metric::ROUNDS_OPEN).expect(declared),
             orders_open: writer.gauge(metric::ORDERS_OPEN).expect(declared),
             differing: writer.gauge(metric::DIFFERING).expect(declared),
-            rules_told_ns: writer.gauge(metric::RULES_TOLD_NS).expect(declared),
+            rules_told_ns: metric::RULES_TOLD_NS.map(|name| writer.gauge(name).expect(declared)),
             clock_offset_ns: writer.gauge(metric::CLOCK_OFFSET_NS).expect(declared),
             clock_synchronised: writer.gauge(metric::CLOCK_SYNCHRONISED).expect(declared),
             exposure_ppm: writer.gauge(metric::EXPOSURE_PPM).expect(declared),
@@ -258,7 +262,12 @@ impl Stats {
             self.rounds_open.set(desk.rounds().iter().count() as i64);
             self.orders_open.set(desk.orders().open_count() as i64);
             self.differing.set(desk.ledger().differing_count() as i64);
-            self.rules_told_ns.set(desk.controls().rules_told_ns());
+            for (venue, gauge) in Venue::ALL.into_iter().zip(&mut self.rules_told_ns) {
+                let of_venue = engine.universe().instruments.iter().enumerate();
+                let of_venue = of_venue.filter(|(_, rules)| rules.venue == venue);
+                let told = of_venue.map(|(id, _)| desk.controls().rules_told_ns(id as u16));
+                gauge.set(told.min().unwrap_or(0));
+            }
             // A sum over assets, rounds and orders: a few times a second is enough for whoever watches it.
             self.until_exposure = self.until_exposure.checked_sub(1).unwrap_or_else(|| {
                 self.exposure_ppm.set(exposure_ppm(engine).unwrap_or(-1));

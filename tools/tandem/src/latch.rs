@@ -207,12 +207,21 @@ pub fn arm(
     page: &ControlPage,
     state_dir: &Path,
     (scope, seen): (Scope, LevelWord),
+    without: &[Venue],
     act: &Act<'_>,
 ) -> io::Result<bool> {
     let lowered = |word: LevelWord| {
-        let venues = Venue::ALL.map(Scope::Venue);
-        let scopes: &[Scope] = if scope == Scope::Global { &venues } else { &[] };
-        let word = scopes.iter().fold(word, |w, s| w.lowered(*s, Level::Armed).unwrap_or(w));
+        let mut word = word;
+        let venues: &[Venue] = if scope == Scope::Global { &Venue::ALL } else { &[] };
+        for venue in venues {
+            let at = Scope::Venue(*venue);
+            word = match without.contains(venue) {
+                // What held there by the global level holds there from now on by its own.
+                true => word.raised(at, word.effective(*venue).max(Level::Pause), Cause::Operator),
+                false => word.lowered(at, Level::Armed),
+            }
+            .unwrap_or(word);
+        }
         word.lowered(scope, Level::Armed).unwrap_or(word)
     };
     let mut is_seen = true;
@@ -302,11 +311,29 @@ mod tests {
         let seen = LevelWord(page.level());
         let kill = (Scope::Global, Level::Kill, Cause::Engine);
         assert!(raise(&page, &state, kill, &ACT).expect("kill"));
-        assert!(!arm(&page, &state, (Scope::Global, seen), &ACT).expect("refused"));
+        assert!(!arm(&page, &state, (Scope::Global, seen), &[], &ACT).expect("refused"));
         assert_eq!(LevelWord(page.level()).of(Scope::Global), Level::Kill);
         let seen = LevelWord(page.level());
-        assert!(arm(&page, &state, (Scope::Global, seen), &ACT).expect("armed"));
+        assert!(arm(&page, &state, (Scope::Global, seen), &[], &ACT).expect("armed"));
         assert_eq!(LevelWord(page.level()).effective(Venue::Kraken), Level::Armed);
+        fs::remove_dir_all(run.parent().expect("base")).expect("clean up");
+    }
+
+    /// Row PR-14: a venue that is left out keeps what held there, at least PAUSE.
+    #[test]
+    fn arming_without_a_venue_leaves_it_where_it_was() {
+        let (run, state) = dirs("without");
+        let page = open(&run, &state).expect("open");
+        let kraken = &[Venue::Kraken][..];
+        for global in [Level::Pause, Level::Kill] {
+            let up = (Scope::Global, global, Cause::Operator);
+            raise(&page, &state, up, &ACT).expect("raise");
+            let seen = LevelWord(page.level());
+            assert!(arm(&page, &state, (Scope::Global, seen), kraken, &ACT).expect("armed"));
+            let word = LevelWord(page.level());
+            assert_eq!(word.effective(Venue::Binance), Level::Armed);
+            assert_eq!(word.effective(Venue::Kraken), global);
+        }
         fs::remove_dir_all(run.parent().expect("base")).expect("clean up");
     }
 

@@ -47,6 +47,10 @@ pub struct ArmArgs {
     /// First eight digits of the configuration's hash, which `tandem arm` tells: proof that you mean it.
     #[arg(long, value_name = "HASH")]
     confirm: Option<String>,
+    /// A venue to leave out, e.g. one that cannot be reached: it stays at PAUSE or what it was at, and stands
+    /// against nothing.
+    #[arg(long, value_name = "VENUE", conflicts_with = "venue")]
+    without: Vec<String>,
 }
 
 /// `kill` in full.
@@ -124,7 +128,16 @@ pub fn arm(args: &ArmArgs) -> Done {
     let page = args.level.page(&config)?;
     // What is armed is this word and no later one.
     let seen = LevelWord(page.level());
-    let found = stages::check(&config);
+    let without: Vec<Venue> = args
+        .without
+        .iter()
+        .map(|name| {
+            venue_named(name).ok_or_else(|| {
+                Failure::usage(format!("--without {name}: write binance, coinbase or kraken"))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let found = stages::check_without(&config, &without);
     if !stages::is_ready(&found) {
         let failed = found.iter().filter(|stage| stage.verdict == stages::Verdict::Fail);
         let lines: Vec<String> =
@@ -140,7 +153,7 @@ pub fn arm(args: &ArmArgs) -> Done {
             &hash[..8]
         )));
     }
-    let unproven = unproven(&config, &page);
+    let unproven = unproven(&config, &page, &without);
     if !unproven.is_empty() {
         return Err(Failure::refused(format!(
             "killed, and not proven clean yet at {}: wait for the warden's proof (`tandem kill` shows it)",
@@ -149,7 +162,7 @@ pub fn arm(args: &ArmArgs) -> Done {
     }
     let act = Act { who: &args.level.who(), reason: &args.level.reason };
     let what = (args.level.scope()?, seen);
-    if !latch::arm(&page, &config.run.state_dir, what, &act).map_err(Failure::failed)? {
+    if !latch::arm(&page, &config.run.state_dir, what, &without, &act).map_err(Failure::failed)? {
         return Err(Failure::refused(
             "the level changed while the stages were looked at: look at what raised it, then arm again",
         ));
@@ -159,13 +172,14 @@ pub fn arm(args: &ArmArgs) -> Done {
 }
 
 /// Returns the venues that are killed and where the warden has not proven that nothing is open.
-fn unproven(config: &Config, page: &ControlPage) -> Vec<String> {
+fn unproven(config: &Config, page: &ControlPage, without: &[Venue]) -> Vec<String> {
     let word = LevelWord(page.level());
     let clean = Verdict::Clean.name();
     proofs(config, page, 0)
         .into_iter()
         .filter(|(name, proof)| {
-            let killed = venue_named(name).is_some_and(|v| word.effective(v) == Level::Kill);
+            let killed = venue_named(name)
+                .is_some_and(|v| word.effective(v) == Level::Kill && !without.contains(&v));
             killed && proof.proof != clean
         })
         .map(|(name, proof)| format!("{name} ({})", proof.proof))

@@ -11,6 +11,8 @@ use serde::Serialize;
 use super::opportunities::{DenialText, Told, read};
 use super::{Done, Failure, Outcome, print, print_json};
 use crate::config::Config;
+use crate::demo::RunStats;
+use crate::engine_tile::metric;
 use crate::stages::{self, Verdict};
 use crate::time::now_ns;
 
@@ -30,6 +32,8 @@ struct Answer {
     level: Option<String>,
     venues: BTreeMap<String, String>,
     failed_stages: Vec<String>,
+    rounds_open: i64,
+    orders_open: i64,
     over_s: f64,
     opportunities: u64,
     refused: Vec<Reason>,
@@ -74,6 +78,9 @@ pub fn run(config: &Config, over: Duration, symbol: Option<&str>, json: bool) ->
         .map(|stage| format!("{} {}: {}", stage.id, stage.name, stage.detail))
         .collect();
     let levels = stages::levels(config);
+    let stats = RunStats::open(config, Duration::ZERO).ok();
+    let engine = stats.as_ref().map(RunStats::engine);
+    let gauge = |name| engine.as_ref().and_then(|engine| engine.gauge(name)).unwrap_or(0);
     let answer = Answer {
         level: levels.as_ref().map(|(global, _)| global.name().to_owned()),
         venues: levels
@@ -82,6 +89,8 @@ pub fn run(config: &Config, over: Duration, symbol: Option<&str>, json: bool) ->
             .map(|(venue, level)| (venue.name().to_owned(), level.name().to_owned()))
             .collect(),
         failed_stages: failed,
+        rounds_open: gauge(metric::ROUNDS_OPEN),
+        orders_open: gauge(metric::ORDERS_OPEN),
         over_s: over.as_secs_f64(),
         opportunities,
         refused,
@@ -97,6 +106,7 @@ pub fn run(config: &Config, over: Duration, symbol: Option<&str>, json: bool) ->
     for stage in &answer.failed_stages {
         print(format_args!("stands against READY: {stage}"));
     }
+    print(format_args!("{} rounds and {} orders are open", answer.rounds_open, answer.orders_open));
     print(format_args!(
         "in the last {} s {} opportunities opened; refused:",
         answer.over_s, answer.opportunities
