@@ -11,6 +11,7 @@ use tandem_core::limits::{Mode, Trading};
 use tandem_core::order::{Action, DoneStatus, Purpose, Report, UnknownCause};
 use tandem_core::record::{BookState, Kind, Record, TradingStatus, Venue, flag};
 use tandem_core::units::{Px, Qty, Side};
+use tandem_core::value::Bias;
 
 const K: usize = Venue::Kraken as usize - 1;
 
@@ -326,6 +327,33 @@ fn c8_the_exposure() {
     triple(Control::Exposure, worth, |limits, limit| limits.venues[K].exposure_max = limit);
 }
 
+/// Row PR-14. An asset whose every direct book is gone is worth what it makes over another asset, on the side that
+/// was asked for; without any way there is no worth, and C8 denies.
+#[test]
+fn worth_goes_over_another_asset_where_no_direct_book_lives() {
+    let universe = universe(true);
+    let mut world = World::armed_with(universe.clone(), trading(Mode::Live, &universe));
+    let worth = |world: &World, bias| {
+        let eth = tandem_core::instrument::AssetId(2);
+        world.engine.view().expect("trades").worth(eth, i128::from(BTC), bias)
+    };
+    let doubt = |world: &mut World, id: u16| {
+        let stale = [BookState::Stale as i64, 0, 0, 0];
+        let record = Record::new(Kind::BookState, world.venue(id) as u8, id, stale);
+        world.step(Record { flags: flag::LAST, ..record });
+    };
+    let direct = [Bias::High, Bias::Low].map(|bias| worth(&world, bias).expect("ETH/USD"));
+    doubt(&mut world, 3);
+    let over = [Bias::High, Bias::Low].map(|bias| worth(&world, bias).expect("over BTC"));
+    assert!(over[1] < over[0], "{over:?}");
+    // The same market over two books: near, and never better than it.
+    for (over, direct) in over.into_iter().zip(direct) {
+        assert!((over - direct).abs() * 100 < direct, "{over} beside {direct}");
+    }
+    doubt(&mut world, 4);
+    assert_eq!([Bias::High, Bias::Low].map(|bias| worth(&world, bias)), [None, None]);
+}
+
 /// C8, C9, C11. Row OE-10: an unknown order counts as filled and as not filled.
 #[test]
 fn an_unknown_order_counts_until_its_end() {
@@ -603,11 +631,8 @@ fn c19_losses() {
             let quote = tandem_core::value::quote_of(leg.px, LOT, 2, sign == 1) as i64;
             world.books();
             let view = world.engine.view().expect("trades");
-            let base = view.worth(
-                tandem_core::instrument::AssetId(1),
-                i128::from(LOT * sign),
-                tandem_core::value::Bias::Low,
-            );
+            let base =
+                view.worth(tandem_core::instrument::AssetId(1), i128::from(LOT * sign), Bias::Low);
             let gained = base.expect("live") as i64 - quote * sign;
             let fee = tandem_core::units::Amount(loss + gained);
             let fill = Report::Fill { px: leg.px, qty: Qty(LOT), fee, asset: 0, trade_id: 1 };
