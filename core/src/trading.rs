@@ -541,9 +541,14 @@ impl Desk {
             rules.notional_min = clamp(div_ceil(notional_min, PPM));
             let mut qty_max = i128::from(rules.qty_max.min(limits.qty_max).0);
             let mut quote_max = i128::from(rules.notional_max.0);
-            // The worth of the quote, seen at the order's own size, bounds the notional (C7).
+            // The worth of the quote, seen at the order's own size, bounds the notional. C7 counts all of it at
+            // the limit price, which for a buyer is the dearest level of the walk.
             let quote = i128::from(order.notional.0.max(1));
-            if let Some(worth) = view.worth(rules.quote, quote, Bias::High)
+            let at_limit = match edge.action() {
+                Action::Buy => quote_of(order.px, order.qty.0, shift_of(env.universe, id), true),
+                Action::Sell => quote,
+            };
+            if let Some(worth) = view.worth(rules.quote, at_limit.max(quote), Bias::High)
                 && i128::from(self.limits.notional_max) < worth
             {
                 let most = quote.saturating_mul(self.limits.notional_max.into()) / worth;
