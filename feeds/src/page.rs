@@ -10,11 +10,11 @@ use tandem_core::units::{Px, Qty, Side};
 use crate::machine::Position;
 
 /// Words before the levels.
-const HEAD: usize = 8;
+const HEAD: usize = 12;
 
 /// The meaning of the words, for the schema hash of the page.
-pub const LAYOUT: &str = "book-page-2: as_of_seq, epoch<<32|instrument<<16|reason<<8|state, update_id, \
-    venue_ts_ns, recv_ts_ns, conn, bids, asks, then px, qty of bids and of asks, best first";
+pub const LAYOUT: &str = "book-page-3: as_of_seq, epoch<<32|instrument<<16|reason<<8|state, update_id, \
+    venue_ts_ns, recv_ts_ns, rules<<32|conn, bids, asks, status, tick, lot, notional_min, then px, qty of bids and of asks, best first";
 
 /// Returns how many words an entry of `window` levels a side takes.
 #[must_use]
@@ -37,6 +37,8 @@ pub struct Page {
     pub reason: Reason,
     /// Where it stands in the venue's stream.
     pub position: Position,
+    /// The instrument's rules as they were published last: the data of an `InstrumentChange`.
+    pub rules: Option<[i64; 4]>,
     /// Bids and asks, best first.
     pub sides: [Vec<Level>; 2],
 }
@@ -49,6 +51,7 @@ pub fn encode(
     (epoch, instrument): (u16, u16),
     (state, reason): (BookState, Reason),
     position: &Position,
+    rules: Option<[i64; 4]>,
     book: &Book,
     shown: [usize; 2],
 ) {
@@ -63,10 +66,11 @@ pub fn encode(
         position.update_id,
         position.venue_ts_ns as u64,
         position.recv_ns as u64,
-        u64::from(position.conn),
+        u64::from(rules.is_some()) << 32 | u64::from(position.conn),
         counts[0] as u64,
         counts[1] as u64,
     ]);
+    words.extend(rules.unwrap_or_default().map(|word| word as u64));
     for side in Side::BOTH {
         for level in book.levels(side).take(counts[side.idx()]) {
             words.extend([level.px.0 as u64, level.qty.0 as u64]);
@@ -97,13 +101,18 @@ pub fn decode(words: &[u64]) -> Option<Page> {
         recv_ns: head[4] as i64,
         conn: head[5] as u32,
     };
+    let rules = match head[5] >> 32 {
+        0 => None,
+        1 => Some([8, 9, 10, 11].map(|at| head[at] as i64)),
+        _ => return None,
+    };
     let sides = [side(&levels[..bids * 2])?, side(&levels[bids * 2..])?];
     let (epoch, instrument) = ((head[1] >> 32) as u16, (head[1] >> 16) as u16);
-    Some(Page { as_of_seq: head[0], epoch, instrument, state, reason, position, sides })
+    Some(Page { as_of_seq: head[0], epoch, instrument, state, reason, position, rules, sides })
 }
 
 impl Page {
-    /// Returns the records that bring a consumer's book to this entry, as one batch.
+    /// Returns the records that bring a consumer's book and rules to this entry, as one batch.
     pub fn records(&self, venue: Venue) -> impl Iterator<Item = Record> + '_ {
         let instrument = self.instrument;
         let stamp = move |record: Record| Record {
@@ -120,10 +129,13 @@ impl Page {
             of.map(move |level| Record::level(venue, instrument, side, level.px, level.qty))
         });
         let clear = Record::new(Kind::Clear, venue as u8, instrument, [0; 4]);
+        let rules = self
+            .rules
+            .map(|data| Record::new(Kind::InstrumentChange, venue as u8, instrument, data));
         let data = [self.state as i64, self.reason as i64, 0, 0];
         let state = Record::new(Kind::BookState, venue as u8, instrument, data);
         let state = Record { flags: flag::LAST, ..state };
-        std::iter::once(clear).chain(levels).chain(std::iter::once(state)).map(stamp)
+        rules.into_iter().chain([clear]).chain(levels).chain(std::iter::once(state)).map(stamp)
     }
 }
 
@@ -139,18 +151,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_entry_comes_back(bids in 0..40i64, asks in 0..40i64, shown in 0..50usize) {
+        fn an_entry_comes_back(
+            bids in 0..40i64,
+            asks in 0..40i64,
+            shown in 0..50usize,
+            rules in proptest::option::of(any::<[i64; 4]>()),
+        ) {
             let mut book = Book::new(64);
             for n in 0..bids { book.set(Side::Bid, Px(100 - n), Qty(n + 1)); }
             for n in 0..asks { book.set(Side::Ask, Px(101 + n), Qty(n + 1)); }
             let mut words = Vec::new();
             let state = (BookState::Stale, Reason::Checksum);
-            encode(&mut words, 5, (2, 4), state, &position(), &book, [shown, shown]);
+            encode(&mut words, 5, (2, 4), state, &position(), rules, &book, [shown, shown]);
             prop_assert!(words.len() <= super::words(50));
             let page = decode(&words).expect("an entry");
             prop_assert_eq!((page.as_of_seq, page.epoch, page.instrument), (5, 2, 4));
             prop_assert_eq!((page.state, page.reason), state);
             prop_assert_eq!(page.position, position());
+            prop_assert_eq!(page.rules, rules);
+            let told = page.records(Venue::Kraken).find(|r| r.kind() == Some(Kind::InstrumentChange));
+            prop_assert_eq!(told.map(|record| record.data), rules);
             let mut mirror = Book::new(64);
             for record in page.records(Venue::Kraken) {
                 if record.kind() == Some(Kind::Level) {

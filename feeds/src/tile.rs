@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tandem_core::record::{self, BookState, Record};
+use tandem_core::record::{self, BookState, Kind, Record};
 use tandem_shm::{
     Clock, CounterHandle, GaugeHandle, HistogramHandle, LatestSpec, LatestWriter, Metric, RingSpec,
     RingWriter, Ringer, ShmError, StatsWriter, WaitMode, fnv1a, tsc,
@@ -234,15 +234,45 @@ impl Stats {
     }
 }
 
+/// Each instrument's rules as they were published last, for the page: a consumer that starts later must not
+/// wait for the venue's next word.
+#[derive(Default)]
+struct Rules {
+    told: Vec<(u16, [i64; 4])>,
+    /// Those that the page does not have yet.
+    fresh: Vec<u16>,
+}
+
+impl Rules {
+    fn of(&self, instrument: u16) -> Option<[i64; 4]> {
+        self.told.iter().find(|(id, _)| *id == instrument).map(|(_, data)| *data)
+    }
+
+    #[cold]
+    fn note(&mut self, record: &Record) {
+        match self.told.iter_mut().find(|(id, _)| *id == record.instrument) {
+            Some((_, data)) => *data = record.data,
+            None => self.told.push((record.instrument, record.data)),
+        }
+        if !self.fresh.contains(&record.instrument) {
+            self.fresh.push(record.instrument);
+        }
+    }
+}
+
 /// Puts records into the ring with what only the tile knows.
 struct RingPublisher<'a> {
     ring: &'a mut RingWriter<Record>,
+    rules: &'a mut Rules,
     recv_tsc: u64,
 }
 
 impl Publish for RingPublisher<'_> {
     #[inline]
     fn publish(&mut self, record: &Record) {
+        if record.kind == Kind::InstrumentChange as u8 {
+            self.rules.note(record);
+        }
         let pub_tsc = tsc();
         let decode_ticks = match self.recv_tsc {
             0 => 0,
@@ -278,6 +308,7 @@ pub struct FeedTile {
     http_deadline_ns: i64,
     due: Vec<(i64, Action)>,
     ring: RingWriter<Record>,
+    rules: Rules,
     engine: Ringer,
     latest: LatestWriter,
     stats: Stats,
@@ -327,6 +358,7 @@ impl FeedTile {
             peers: HashMap::new(),
             due: Vec::new(),
             ring,
+            rules: Rules::default(),
             engine: Ringer::new(spec.dir, ENGINE_BELL),
             latest,
             stats,
@@ -418,7 +450,7 @@ impl FeedTile {
     }
 
     fn on_timer(&mut self, now_ns: i64) {
-        let mut out = RingPublisher { ring: &mut self.ring, recv_tsc: 0 };
+        let mut out = RingPublisher { ring: &mut self.ring, rules: &mut self.rules, recv_tsc: 0 };
         self.machine.on_timer(now_ns, &mut out);
         let late: Vec<u32> = self
             .peers
@@ -471,7 +503,11 @@ impl FeedTile {
                     let at = self.stamps(stamp, frame.as_bytes().len());
                     self.scratch.clear();
                     self.scratch.extend_from_slice(frame.as_bytes());
-                    let mut out = RingPublisher { ring: &mut self.ring, recv_tsc: at.recv_tsc };
+                    let mut out = RingPublisher {
+                        ring: &mut self.ring,
+                        rules: &mut self.rules,
+                        recv_tsc: at.recv_tsc,
+                    };
                     self.machine.on_frame(conn, &mut self.scratch, at, &mut out);
                     self.engine.ring();
                     let ticks = tsc().saturating_sub(at.recv_tsc);
@@ -501,7 +537,7 @@ impl FeedTile {
             peer.connection.close(false);
         }
         tracing::info!(venue = self.machine.venue().name(), conn, ?cause, "connection gone");
-        let mut out = RingPublisher { ring: &mut self.ring, recv_tsc: 0 };
+        let mut out = RingPublisher { ring: &mut self.ring, rules: &mut self.rules, recv_tsc: 0 };
         self.machine.on_close(conn, cause, unix_now_ns(), &mut out);
     }
 
@@ -647,7 +683,8 @@ impl FeedTile {
         match event {
             http::Event::Answered(mut answer) => {
                 let at = self.stamps(answer.stamp, answer.body.len());
-                let mut out = RingPublisher { ring: &mut self.ring, recv_tsc: 0 };
+                let mut out =
+                    RingPublisher { ring: &mut self.ring, rules: &mut self.rules, recv_tsc: 0 };
                 let reply = Reply::Answer {
                     status: answer.head.status,
                     retry_after_s: answer.head.retry_after_s,
@@ -659,7 +696,8 @@ impl FeedTile {
             http::Event::Failed(request) => {
                 let now = tsc();
                 let at = Stamps { recv_ns: unix_now_ns(), recv_tsc: now, bytes: 0 };
-                let mut out = RingPublisher { ring: &mut self.ring, recv_tsc: 0 };
+                let mut out =
+                    RingPublisher { ring: &mut self.ring, rules: &mut self.rules, recv_tsc: 0 };
                 self.machine.on_reply(request, Reply::Failed, at, &mut out);
             }
             http::Event::Idle => {}
@@ -673,6 +711,7 @@ impl FeedTile {
             (self.ring.epoch() as u16, self.machine.instruments()[slot].id),
             self.machine.state(slot),
             &self.machine.position(slot),
+            self.rules.of(self.machine.instruments()[slot].id),
             self.machine.book(slot),
             self.machine.shown(slot),
         );
@@ -682,6 +721,11 @@ impl FeedTile {
     fn write_pages(&mut self) {
         while let Some(slot) = self.machine.take_dirty() {
             self.write_page(slot);
+        }
+        while let Some(id) = self.rules.fresh.pop() {
+            if let Some(slot) = self.machine.instruments().iter().position(|known| known.id == id) {
+                self.write_page(slot);
+            }
         }
         let as_of_seq = self.ring.next_seq().wrapping_sub(1);
         let epoch = self.ring.epoch() as u16;

@@ -748,7 +748,7 @@ impl EngineTile {
         }
         // All of it or nothing: a takeover that ends in the middle leaves half a book.
         let records: usize =
-            pages.iter().map(|page| 2 + page.sides.iter().map(Vec::len).sum::<usize>()).sum();
+            pages.iter().map(|page| 3 + page.sides.iter().map(Vec::len).sum::<usize>()).sum();
         if self.journal.room() < ROOM_MIN + records {
             return false;
         }

@@ -252,10 +252,10 @@ fn rules(config: &Config, venues: &[Venue], stats: &RunStats) -> Result<String, 
     let limits = config.limits.as_ref().ok_or("no [limits]")?;
     let engine = stats.engine();
     let told = |venue: &Venue| engine.gauge(metric::RULES_TOLD_NS[venue.idx()]).unwrap_or(0);
-    let told_ns = venues.iter().map(told).min().unwrap_or(0);
-    if told_ns == 0 {
-        return Err("not every instrument's rules were read yet".to_owned());
+    if let Some(venue) = venues.iter().find(|venue| told(venue) == 0) {
+        return Err(format!("not every rule of {} was read yet", venue.name()));
     }
+    let told_ns = venues.iter().map(told).min().unwrap_or(0);
     let age_s = (now_ns() - told_ns) / 1_000_000_000;
     match age_s <= i64::from(limits.rules_age_max_s) {
         true => Ok(format!("every instrument's rules were read within {age_s} s")),

@@ -376,8 +376,9 @@ pub fn gateway(config: &ConfigArg, venue: &str, while_pid: Option<u32>) -> Done 
     drop(file);
     // Before the key is used: two processes with one key are refused at its first use by some venues.
     let actor = claim(&config, gateway_row(venue), "gateway of this venue")?;
-    check_rights(&config, venue, &credentials)?;
+    // What this host knows is wrong is not asked of the venue, start after start: its limits count that.
     let table = table::load_or_ask(&config).map_err(Failure::unreachable)?;
+    check_rights(&config, venue, &credentials)?;
     let stop = stop_flag(while_pid)?;
     let page = actor.page().clone();
     let endpoint = order_endpoint(&config, venue)?;
