@@ -31,6 +31,8 @@ struct Venue1 {
     silent: bool,
     orders: Vec<String>,
     open: Vec<String>,
+    /// Pages of open orders; nothing for one page of `open`.
+    open_pages: Vec<String>,
     fills: Vec<String>,
     cancel: String,
     /// Pages of accounts; nothing for the usual one.
@@ -91,13 +93,22 @@ impl Script for Venue1 {
             }
             "/accounts" => r#"{"accounts":[{"currency":"BTC","available_balance":{"value":"1.2","currency":"BTC"},"hold":{"value":"0.005","currency":"BTC"}}],"has_next":false,"cursor":""}"#.into(),
             "/transaction_summary" => r#"{"total_volume":1000.0,"fee_tier":{"taker_fee_rate":"0.012","maker_fee_rate":"0.006"}}"#.into(),
+            "/orders/historical/batch"
+                if !self.open_pages.is_empty() && path.contains("order_status=OPEN") =>
+            {
+                let page = path.split("cursor=").nth(1).map_or(0, |page| page.parse().unwrap());
+                self.open_pages[page].clone()
+            }
             "/orders/historical/batch" => {
                 let list = if path.contains("order_status") { &self.open } else { &self.orders };
                 let list = if path.contains("PENDING") { String::new() } else { list.join(",") };
                 format!(r#"{{"orders":[{list}],"sequence":"0","has_next":false,"cursor":""}}"#)
             }
             "/orders/historical/fills" => format!(r#"{{"fills":[{}],"cursor":""}}"#, self.fills.join(",")),
-            "/orders/batch_cancel" => { assert!(body.contains(ID)); self.cancel.clone() }
+            "/orders/batch_cancel" => {
+                assert!(body.contains(&ID[1..]));
+                self.cancel.clone()
+            }
             one if one.starts_with("/orders/historical/") => match self.orders.first() {
                 Some(order) => format!(r#"{{"order":{order}}}"#),
                 None => return Some((404, r#"{"error":"NOT_FOUND"}"#.into())),
@@ -495,6 +506,47 @@ fn trap_cancels_are_read_by_id() {
 }
 
 /// Row OE-02 and OE-17.
+/// Somebody else's order on a later page of the list is not gone, and ours there is found. A list that cannot
+/// be read to its end says of no order that it is gone.
+#[test]
+fn open_orders_are_read_to_the_end_of_their_list() {
+    let open = |client: &str, n: u32| {
+        format!(
+            r#"{{"order_id":"{n}1111111-2222-4333-8444-555555555555","client_order_id":"{client}","product_id":"BTC-USD","side":"SELL","filled_size":"0","order_configuration":{{"limit_limit_gtc":{{"base_size":"0.5","limit_price":"70000"}}}}}}"#
+        )
+    };
+    let page = |orders: &[String], has_next: bool, cursor: &str| {
+        format!(r#"{{"orders":[{}],"has_next":{has_next},"cursor":"{cursor}"}}"#, orders.join(","))
+    };
+    let old = ClientId::new(3, OrderKey::new(9, 1));
+    let mut bench = bench();
+    bench.script.cancel = String::from(r#"{"results":[]}"#);
+    bench.script.open_pages = vec![
+        page(&[open("web_1", 1), open("web_2", 2)], true, "1"),
+        page(&[open("web_3", 3), open(old.as_str(), 4)], false, ""),
+    ];
+    bench.pass(5_000);
+    let told = |bench: &Bench<Venue1>, is_gone: bool| {
+        let foreign = bench.kinds(Kind::ForeignOrder);
+        foreign.iter().filter(|record| (record.data[1] == 0) == is_gone).count()
+    };
+    assert_eq!((told(&bench, false), told(&bench, true)), (3, 0));
+    assert!(
+        bench.kinds(Kind::OrderAck).iter().any(|record| record.run == 3),
+        "ours of a run before"
+    );
+    // The second one is gone; then the list has no end, or is none.
+    bench.script.open_pages[0] = page(&[open("web_1", 1)], true, "1");
+    let every = config(Venue::Coinbase).open_orders_every_ns / MS + 1_000;
+    bench.pass(every);
+    assert_eq!(told(&bench, true), 1);
+    for list in [page(&[], true, ""), r#"{"orders":null,"has_next":false,"cursor":""}"#.into()] {
+        bench.script.open_pages = vec![list];
+        bench.pass(every);
+        assert_eq!(told(&bench, true), 1, "what was not read is not gone");
+    }
+}
+
 #[test]
 fn limits_and_refused_keys() {
     let mut bench = ready();

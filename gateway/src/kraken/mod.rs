@@ -279,10 +279,11 @@ impl Kraken {
         now_ns: i64,
     ) {
         let well = match audit {
-            Audit::OpenOrders => result.get("open").is_some_and(|open| {
-                open.each_member(|id, order| open_order(desk, id, order));
-                true
-            }),
+            Audit::OpenOrders => {
+                let open = result.get("open").filter(|open| open.kind() == Some(Type::Object));
+                open.inspect(|open| open.each_member(|id, order| open_order(desk, id, order)));
+                open.is_some()
+            }
             Audit::Balances => {
                 desk.balances_begin();
                 let mut whole = result.kind() == Some(Type::Object);
