@@ -618,3 +618,24 @@ fn a_list_that_ends_too_early_tells_nothing() {
     assert!(2 < bench.script.seen["TradesHistory"]);
     assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));
 }
+
+/// Row OE-20. A trade of ours under a name of its pair that nobody knows is there: the list that has it proves
+/// nothing, and no fill is taken back for it.
+#[test]
+fn a_pair_under_another_name_takes_nothing_back() {
+    let mut bench = ready_with(Config { trades_every_ns: 60 * SECOND, ..quick(Venue::Kraken) });
+    let order = bench.order();
+    let text = bench.send(&order).unwrap();
+    let conn = bench.script.conn;
+    for (sequence, item) in [(2, full_new(&order)), (3, TRADE.into()), (4, CANCELED.into())] {
+        bench.say(conn, &executions(sequence, &item));
+    }
+    bench.say(conn, &success(&text));
+    bench.script.trades = format!(
+        r#""TAAAAA-BBBBB-CCCCCC":{{"ordertxid":"{ID}","pair":"BTCUSD","time":1764000000.2,"price":"60000.10","fee":"1.56","vol":"0.01","trade_id":77}},"TB":{{"ordertxid":"OOTHER-AAAAA-AAAAAA","pair":"ADAUSD","time":1764000000.2,"price":"1","fee":"0","vol":"1","trade_id":78}}"#
+    );
+    bench.script.trades_count = 2;
+    bench.pass(250_000);
+    assert!(2 < bench.script.seen["TradesHistory"]);
+    assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));
+}
