@@ -765,6 +765,9 @@ impl Desk {
     /// A trade of a list, whose order is known by the venue's id alone.
     pub fn trade(&mut self, venue_id: u128, position: usize, fill: Fill) {
         self.busts.list(venue_id, &fill);
+        if self.busts.keep(venue_id, position, fill) {
+            return;
+        }
         if let Some(slot) = self.orders.find_venue(venue_id) {
             self.listed(slot, fill);
         } else if self.others.contains(&venue_id) {

@@ -34,6 +34,8 @@ struct Venue1 {
     /// Pages of open orders; nothing for one page of `open`.
     open_pages: Vec<String>,
     fills: Vec<String>,
+    /// Rows of the first page of a list of trades, where there are two; `fills` are on the second.
+    fills_first: Vec<String>,
     cancel: String,
     /// Pages of accounts; nothing for the usual one.
     accounts: Vec<String>,
@@ -103,6 +105,13 @@ impl Script for Venue1 {
                 let list = if path.contains("order_status") { &self.open } else { &self.orders };
                 let list = if path.contains("PENDING") { String::new() } else { list.join(",") };
                 format!(r#"{{"orders":[{list}],"sequence":"0","has_next":false,"cursor":""}}"#)
+            }
+            "/orders/historical/fills"
+                if !self.fills_first.is_empty()
+                    && !path.contains("order_ids=")
+                    && !path.contains("cursor=") =>
+            {
+                format!(r#"{{"fills":[{}],"cursor":"second"}}"#, self.fills_first.join(","))
             }
             "/orders/historical/fills" => format!(r#"{{"fills":[{}],"cursor":""}}"#, self.fills.join(",")),
             "/orders/batch_cancel" => {
@@ -624,6 +633,25 @@ fn told(bench: &Bench<Venue1>, order: &NewOrder, quanta: i64) -> (u64, FillTerms
         _ => None,
     };
     bench.reports(order).iter().find_map(of).unwrap()
+}
+
+/// Row OE-20. What was taken back before this process has told the fill, and stands on the page before the
+/// fill's: the fill is told first, and then taken back by the id that it was told with.
+#[test]
+fn a_word_waits_for_its_fill_on_a_later_page() {
+    let mut bench = ready_with(quick(Venue::Coinbase));
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    let reversed = fill("e2", "0.006").replace("\"FILL\"", "\"REVERSAL\"");
+    bench.script.fills_first = vec![fill("x", "1").replace("BTC-USD", "ADA-USD"); 99];
+    bench.script.fills_first.push(reversed.replace("\"entry_id\":\"e2\"", "\"entry_id\":\"e9\""));
+    bench.script.fills = vec![fill("e2", "0.006")];
+    bench.pass(65_000);
+    let (trade_id, _) = told(&bench, &order, 600_000);
+    assert_eq!(busts(&bench, &order), [(trade_id, None)]);
+    assert_eq!(bench.level(), Level::Halt);
 }
 
 /// Row OE-20. The list of fills says that one is taken back, under its own id or as a row of its own: told
