@@ -235,7 +235,15 @@ impl Sweep {
             self.failed(now_ns);
             return;
         }
-        (self.retry_ns, self.failing) = (RETRY_FIRST_NS, false);
+        self.failing = false;
+        if self.found.is_empty() {
+            self.retry_ns = RETRY_FIRST_NS;
+        } else {
+            // A list may lag behind a cancel: read at once and again it spends, as fast as the venue answers,
+            // the budget that cancels need.
+            self.not_before_ns = now_ns + self.retry_ns;
+            self.retry_ns = (self.retry_ns * 2).min(READS_APART_NS);
+        }
         self.found.clear();
         self.asked_again |= self.asked && self.settled_ns <= now_ns;
         self.asked = true;
@@ -687,6 +695,31 @@ mod tests {
         assert_eq!(sweeper.0, ["1", "2", "3"]);
         assert_eq!(shared.lock().expect("nobody panicked").trouble, "not this one");
         assert_ne!(sweep.verdict(MS), Verdict::Clean);
+    }
+
+    /// A venue that takes every cancel and lists the order nevertheless is not asked as fast as it answers.
+    #[test]
+    fn a_list_that_lags_is_not_hammered() {
+        let (mut sweep, mut now, mut steps) = (Sweep::new(0, 0), 0, 0);
+        while now < 10 * SECOND {
+            match sweep.next(now) {
+                Step::Wait(until) => now = until,
+                Step::CancelAll | Step::Cancel(_) => {
+                    (now, steps) = (now + MS, steps + 1);
+                    sweep.cancelled(&Ok(()), now);
+                }
+                Step::Read => {
+                    (now, steps) = (now + MS, steps + 1);
+                    sweep.read(&open(&["1"]), now - MS, now);
+                }
+            }
+        }
+        assert!((16..=40).contains(&steps), "{steps} requests in 10 s");
+        // Gone at last: the next one that arrives is looked for soon again.
+        sweep.read(&open(&[]), now, now);
+        sweep.read(&open(&["2"]), now, now);
+        sweep.cancelled(&Ok(()), now);
+        assert_eq!(sweep.next(now), Step::Wait(now + RETRY_FIRST_NS));
     }
 
     /// Row OP-02: an order that was on its way when everything was cancelled is found and cancelled.
