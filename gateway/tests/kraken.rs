@@ -505,6 +505,26 @@ fn foreign_and_older_orders_at_the_start() {
     assert_eq!(bench.kinds(Kind::OrderAck)[0].run, 3);
 }
 
+/// What a stage is refused for does not go away while the list is being read again.
+#[test]
+fn foreign_orders_are_counted_while_their_list_is_read() {
+    let mut bench = bench();
+    bench.script.open.insert("x".into(), r#"{"cl_ord_id":"","status":"open","vol":"0.5","vol_exec":"0","descr":{"pair":"XBTUSD","type":"sell","price":"70000.0"}}"#.into());
+    bench.pass(3_000);
+    assert_eq!(bench.gateway.desk().foreign_open(), 1);
+    bench.script.mute = vec!["OpenOrders"];
+    let every = config(Venue::Kraken).open_orders_every_ns;
+    let end = bench.now() + 2 * every;
+    while bench.now() < end {
+        bench.pass(20);
+        assert_eq!(bench.gateway.desk().foreign_open(), 1, "nobody said that it is gone");
+    }
+    bench.script.mute.clear();
+    bench.script.open.clear();
+    bench.pass(2 * every / MS);
+    assert_eq!(bench.gateway.desk().foreign_open(), 0);
+}
+
 #[test]
 fn a_lost_connection_leaves_orders_unknown() {
     let mut bench = ready();
