@@ -146,20 +146,29 @@ pub fn judge(
         }
     }
     for (asset, of_asset) in &limits.asset {
-        for (name, value) in
-            [("order_max", &of_asset.order_max), ("exposure_max", &of_asset.exposure_max)]
-        {
+        // What may drift or be left over without a word is a loss without a word.
+        for (name, value, bound) in [
+            ("order_max", &of_asset.order_max, &equity),
+            ("exposure_max", &of_asset.exposure_max, &equity),
+            ("dust_max", &of_asset.dust_max, &part),
+            ("drift_max", &of_asset.drift_max, &part),
+        ] {
             let key = format!("asset.{asset}.{name}");
             let Some(amount) = number(value) else {
                 tell(key, value, "is no plain amount".to_owned());
                 continue;
             };
-            match worth(asset, &amount) {
-                Some(worth) if worth <= equity => {}
-                Some(worth) => {
-                    tell(key, value, format!("is worth {} {money}, {all}", text(&worth)))
-                }
-                None => tell(key, value, format!("no instrument gives {asset} a price in {money}")),
+            let Some(worth) = worth(asset, &amount) else {
+                tell(key, value, format!("no instrument gives {asset} a price in {money}"));
+                continue;
+            };
+            if *bound < worth {
+                let bound = if *bound == equity {
+                    all.clone()
+                } else {
+                    format!("{all}; a quarter of it is {}", text(bound))
+                };
+                tell(key, value, format!("is worth {} {money}, {bound}", text(&worth)));
             }
         }
         let Some(order_max) = number(&of_asset.order_max) else { continue };
@@ -393,7 +402,7 @@ mod tests {
         let clean = judge(&limits(), &held, &market());
         assert!(clean.is_empty(), "{clean:#?}");
         type Change = fn(&mut Limits, String);
-        let cases: [(&str, &str, Change); 11] = [
+        let cases: [(&str, &str, Change); 13] = [
             ("notional_max", "4000000", |l, v| l.notional_max = v),
             ("exposure_max", "999999999", |l, v| l.exposure_max = v),
             ("round_loss_max", "1000000", |l, v| l.round_loss_max = v),
@@ -409,6 +418,12 @@ mod tests {
             }),
             ("asset.BTC.exposure_max", "1000", |l, v| {
                 l.asset.get_mut("BTC").expect("there").exposure_max = v;
+            }),
+            ("asset.BTC.dust_max", "31", |l, v| {
+                l.asset.get_mut("BTC").expect("there").dust_max = v;
+            }),
+            ("asset.BTC.drift_max", "31", |l, v| {
+                l.asset.get_mut("BTC").expect("there").drift_max = v;
             }),
             // Affordable, but more than a hundredth of Kraken's day.
             ("asset.BTC.order_max", "31", |l, v| {
