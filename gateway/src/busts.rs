@@ -21,7 +21,7 @@ use tandem_core::order::{FillTerms, Report};
 
 use crate::desk::{Desk, Fill};
 use crate::mute::muted;
-use crate::orders::{Told, same};
+use crate::orders::{End, Told, same};
 
 /// A list's beginning is told in whole seconds by some: what is nearer to it proves nothing.
 const EDGE_NS: i64 = 2_000_000_000;
@@ -147,6 +147,11 @@ impl Desk {
             return;
         }
         let instead = (word.word == Word::Correction).then_some(terms);
+        if self.is_missing(slot, word) {
+            // It was taken back before anybody told it, and the venue's total has it: told first, or the order
+            // waits for it for ever and what it left naked with it.
+            self.fill(slot, Fill { word: Word::Fill, ..*word });
+        }
         let fills = &mut self.orders.get_mut(slot).fills;
         let by_alias = |told: &&mut Told| word.alias != 0 && told.alias == word.alias;
         let known = match fills.iter().position(|told| told.trade_id == name) {
@@ -180,6 +185,17 @@ impl Desk {
         let trade_id = told.trade_id;
         self.halt();
         self.tell(slot, Report::Bust { trade_id, instead });
+    }
+
+    /// Whether a fill that is taken back was never told, and the order's total says that it was made.
+    fn is_missing(&self, slot: usize, word: &Fill) -> bool {
+        let entry = self.orders.get(slot);
+        let done = if let Some(End::Done(_, qty)) = entry.end { qty.0 } else { 0 };
+        let missing = entry.totals.0.max(done) - entry.filled;
+        let is_known = entry.fills.iter().any(|told| {
+            told.trade_id == word.name() || word.alias != 0 && told.alias == word.alias
+        });
+        word.word == Word::Reversal && !is_known && word.qty.0 <= missing
     }
 
     /// A fill was taken back that cannot be read, or that is of no order of ours: the account is not what

@@ -635,6 +635,26 @@ fn told(bench: &Bench<Venue1>, order: &NewOrder, quanta: i64) -> (u64, FillTerms
     bench.reports(order).iter().find_map(of).unwrap()
 }
 
+/// Row OE-20. What was taken back before anybody could tell the fill, and stands in no list as one any more: the
+/// order's total has it, so it is told and taken back, and the order waits for nothing.
+#[test]
+fn a_fill_that_was_never_told_is_told_before_it_is_taken_back() {
+    let mut bench = ready_with(quick(Venue::Coinbase));
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    let reversed = fill("e2", "0.006").replace("\"FILL\"", "\"REVERSAL\"");
+    bench.script.fills = vec![fill("e1", "0.004"), reversed];
+    bench.script.orders = vec![rest(&order, "CANCELLED", "0.01")];
+    hear_user(&mut bench, &user(&order, "CANCELLED", "0.01", "600.001", "7.2"));
+    bench.pass(65_000);
+    let (trade_id, _) = told(&bench, &order, 600_000);
+    assert_eq!(busts(&bench, &order), [(trade_id, None)]);
+    assert_eq!((fill_of(&bench.reports(&order)), bench.level()), (1_000_000, Level::Halt));
+    assert_eq!(bench.gate.level().cause(), Some(Cause::Bust));
+}
+
 /// Row OE-20. What was taken back before this process has told the fill, and stands on the page before the
 /// fill's: the fill is told first, and then taken back by the id that it was told with.
 #[test]
