@@ -584,8 +584,9 @@ impl<M: Machine> Redundant<M> {
         cell.position.conn = outer(self.machines[side].position(slot).conn, side);
         let data = [state.0 as i64, state.1 as i64, 0, 0];
         let mut record = cell.record(self.machines[side].venue(), Kind::BookState, 0, data, at);
-        // It is said now, whenever the book was last heard of.
-        record.recv_ts_ns = at.recv_ns;
+        // It is said now, by us, whenever the book was last heard of: as an event of the venue it would make
+        // the silence before it a delay, and our clock wrong by that.
+        (record.recv_ts_ns, record.venue_ts_ns) = (at.recv_ns, 0);
         self.doubts.push(record);
         debug_assert!(
             self.batch.iter().all(|record| record.instrument != cell.id),

@@ -196,6 +196,31 @@ fn one_connection_ends_and_no_book_is_blind() {
     }
 }
 
+/// Both connections fall silent. The engine takes how late a venue's events come for how far the host's clock
+/// is off; a doubt that we say ourselves after seconds of silence is no event of the venue.
+fn falls_silent<F: Fake>(mut world: World<F>) {
+    until_in_order(&mut world, 90 * SECOND);
+    world.keep_records = true;
+    strike(&mut world, 0, End::Silent);
+    strike(&mut world, 1, End::Silent);
+    world.run(8 * SECOND);
+    let doubt = |r: &&tandem_core::record::Record| {
+        r.kind() == Some(Kind::BookState) && r.data[0] == BookState::Stale as i64
+    };
+    assert!(world.records.iter().any(|record| doubt(&record)), "silence is doubted");
+    let late = |r: &&tandem_core::record::Record| {
+        r.venue_ts_ns != 0 && SECOND < r.recv_ts_ns - r.venue_ts_ns
+    };
+    assert_eq!(world.records.iter().filter(doubt).find(late), None);
+}
+
+#[test]
+fn silence_is_no_delay_of_the_venue() {
+    falls_silent(binance(8));
+    falls_silent(coinbase(8));
+    falls_silent(kraken(8));
+}
+
 /// One message after another suffers on the way over one of the two.
 fn tampers<F: Fake>(mut world: World<F>, venue: &str, least: u64) {
     world.jitter_ns = 10 * MS;

@@ -21,7 +21,7 @@ use tandem_core::order::{FillTerms, Report};
 
 use crate::desk::{Desk, Fill};
 use crate::mute::muted;
-use crate::orders::{Told, same};
+use crate::orders::{End, Told, same};
 
 /// A list's beginning is told in whole seconds by some: what is nearer to it proves nothing.
 const EDGE_NS: i64 = 2_000_000_000;
@@ -50,6 +50,8 @@ pub struct Busts {
     began_ns: i64,
     /// By the venue's id of the order and the trade's name.
     listed: HashMap<(u128, u64), FillTerms>,
+    /// Words of the list that is being read: taken at its end, because the fill may be on a later page.
+    words: Vec<(u128, usize, Fill)>,
     /// Words of the venue that were taken: name, word, price, quantity.
     heard: HashSet<(u64, Word, i64, i64)>,
     /// When the next list is wanted at the latest; 0 where the next turn will do.
@@ -68,9 +70,19 @@ impl Busts {
         }
     }
 
-    /// The list under way will not be read to its end.
+    /// Keeps a word on a fill until the list has ended; returns whether it did.
+    pub(crate) fn keep(&mut self, venue_id: u128, position: usize, fill: Fill) -> bool {
+        let keeps = self.is_reading && fill.word != Word::Fill && self.words.len() < ROOM;
+        if keeps {
+            self.words.push((venue_id, position, fill));
+        }
+        keeps
+    }
+
+    /// The list under way will not be read to its end; the next one has its words too.
     pub(crate) fn abandon(&mut self) {
         self.is_reading = false;
+        self.words.clear();
     }
 
     /// Returns whether a list of trades is wanted out of turn.
@@ -101,6 +113,7 @@ impl Desk {
         (busts.since_ns, busts.began_ns) = (since_ns, now_ns);
         busts.wanted_ns = 0;
         busts.listed.clear();
+        busts.words.clear();
     }
 
     /// The list that is being read is not all there is.
@@ -134,6 +147,11 @@ impl Desk {
             return;
         }
         let instead = (word.word == Word::Correction).then_some(terms);
+        if self.is_missing(slot, word) {
+            // It was taken back before anybody told it, and the venue's total has it: told first, or the order
+            // waits for it for ever and what it left naked with it.
+            self.fill(slot, Fill { word: Word::Fill, ..*word });
+        }
         let fills = &mut self.orders.get_mut(slot).fills;
         let by_alias = |told: &&mut Told| word.alias != 0 && told.alias == word.alias;
         let known = match fills.iter().position(|told| told.trade_id == name) {
@@ -169,6 +187,17 @@ impl Desk {
         self.tell(slot, Report::Bust { trade_id, instead });
     }
 
+    /// Whether a fill that is taken back was never told, and the order's total says that it was made.
+    fn is_missing(&self, slot: usize, word: &Fill) -> bool {
+        let entry = self.orders.get(slot);
+        let done = if let Some(End::Done(_, qty)) = entry.end { qty.0 } else { 0 };
+        let missing = entry.totals.0.max(done) - entry.filled;
+        let is_known = entry.fills.iter().any(|told| {
+            told.trade_id == word.name() || word.alias != 0 && told.alias == word.alias
+        });
+        word.word == Word::Reversal && !is_known && word.qty.0 <= missing
+    }
+
     /// A fill was taken back that cannot be read, or that is of no order of ours: the account is not what
     /// we think, and nothing can be told of it.
     pub(crate) fn strange_bust(&mut self, name: u64) {
@@ -192,6 +221,13 @@ impl Desk {
     /// The list has ended; `well` where every page of it came.
     pub(crate) fn read_ended(&mut self, well: bool) {
         let is_whole = std::mem::take(&mut self.busts.is_reading) && self.busts.is_whole && well;
+        // Also where not all of it came: what the venue says itself counts.
+        let mut words = std::mem::take(&mut self.busts.words);
+        // What is said last of a fill counts, and the newest page comes first.
+        words.sort_by_key(|(.., fill)| fill.at_ns);
+        for (venue_id, position, fill) in words {
+            self.trade(venue_id, position, fill);
+        }
         if !is_whole || muted("BUST_ABSENT") {
             return;
         }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Events, Interest, Poll, Token};
 use rustls::pki_types::ServerName;
 use tandem_core::record::Venue;
+use tandem_feeds::binance::wire::percent;
+use tandem_feeds::json::Type;
 use tandem_feeds::net::http::{Client, Event};
 use tandem_feeds::net::transport::Transport;
 use tandem_feeds::tile::Endpoint;
@@ -27,6 +29,8 @@ use crate::{binance, coinbase, kraken};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Orders of one Coinbase cancel.
 const BATCH: usize = 100;
+/// Pages of one list: 100,000 orders. A venue that has more, or that never ends, is not believed.
+const PAGES_MAX: usize = 400;
 
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -401,6 +405,38 @@ impl CoinbaseClient {
         }
     }
 
+    /// Reads a list to its end, page by page; `what` is its member. What cannot be read to the end is no
+    /// list: one that ends too early looks like a clean account.
+    fn pages(
+        &mut self,
+        path: &str,
+        query: &str,
+        what: &'static str,
+        mut take: impl FnMut(Value<'_>),
+    ) -> Result<(), ClientError> {
+        let mut at = query.to_owned();
+        for _ in 0..PAGES_MAX {
+            let unreadable = ClientError::Unreadable { what };
+            let body = self.call("GET", path, &at, "")?;
+            let Some(value) = Value::parse(&body) else { return Err(unreadable) };
+            let [list, has_next, cursor] = value.pick([what, "has_next", "cursor"]);
+            let Some(list) = list.filter(|list| list.count().is_some()) else {
+                return Err(unreadable);
+            };
+            list.each(&mut take);
+            let cursor = percent(&text_of(cursor));
+            if !has_next.and_then(Value::bool).unwrap_or(!cursor.is_empty()) {
+                return Ok(());
+            }
+            let next = format!("{query}&cursor={cursor}");
+            if cursor.is_empty() || next == at {
+                return Err(unreadable);
+            }
+            at = next;
+        }
+        Err(ClientError::Unreadable { what })
+    }
+
     fn cancel_ids(&mut self, ids: &[String]) -> Result<usize, ClientError> {
         let list = ids.join("\",\"");
         let body = format!("{{\"order_ids\":[\"{list}\"]}}");
@@ -456,38 +492,27 @@ impl VenueClient for CoinbaseClient {
         // OPEN gives neither what is PENDING nor QUEUED.
         for status in ["OPEN", "PENDING", "QUEUED"] {
             let path = format!("{}/batch", coinbase::wire::HISTORICAL);
-            let mut query = format!("order_status={status}&limit=250");
-            loop {
-                let body = self.call("GET", &path, &query, "")?;
-                let unreadable = ClientError::Unreadable { what: "orders" };
-                let value = Value::parse(&body).ok_or(unreadable)?;
-                let [list, has_next, cursor] = value.pick(["orders", "has_next", "cursor"]);
-                list.ok_or(ClientError::Unreadable { what: "orders" })?.each(|order| {
-                    let [product, id, client, filled, terms] = order.pick([
-                        "product_id",
-                        "order_id",
-                        "client_order_id",
-                        "filled_size",
-                        "order_configuration",
-                    ]);
-                    let mut qty = String::new();
-                    if let Some(terms) = terms {
-                        terms.each_member(|_, terms| qty = text_of(terms.get("base_size")));
-                    }
-                    orders.push(OpenView {
-                        symbol: text_of(product),
-                        venue_id: text_of(id),
-                        client_id: text_of(client),
-                        qty,
-                        filled: text_of(filled),
-                    });
-                });
-                let cursor = text_of(cursor);
-                if has_next.and_then(Value::bool) != Some(true) || cursor.is_empty() {
-                    break;
+            let query = format!("order_status={status}&limit=250");
+            self.pages(&path, &query, "orders", |order| {
+                let [product, id, client, filled, terms] = order.pick([
+                    "product_id",
+                    "order_id",
+                    "client_order_id",
+                    "filled_size",
+                    "order_configuration",
+                ]);
+                let mut qty = String::new();
+                if let Some(terms) = terms {
+                    terms.each_member(|_, terms| qty = text_of(terms.get("base_size")));
                 }
-                query = format!("order_status={status}&limit=250&cursor={cursor}");
-            }
+                orders.push(OpenView {
+                    symbol: text_of(product),
+                    venue_id: text_of(id),
+                    client_id: text_of(client),
+                    qty,
+                    filled: text_of(filled),
+                });
+            })?;
         }
         Ok(orders)
     }
@@ -521,25 +546,15 @@ impl VenueClient for CoinbaseClient {
 
     fn balances(&mut self) -> Result<Vec<BalanceView>, ClientError> {
         let mut balances = Vec::new();
-        let mut query = "limit=250".to_owned();
-        loop {
-            let body = self.call("GET", coinbase::wire::ACCOUNTS, &query, "")?;
-            let value = Value::parse(&body).ok_or(ClientError::Unreadable { what: "accounts" })?;
-            let [list, has_next, cursor] = value.pick(["accounts", "has_next", "cursor"]);
-            list.ok_or(ClientError::Unreadable { what: "accounts" })?.each(|account| {
-                let [asset, free, held] = account.pick(["currency", "available_balance", "hold"]);
-                balances.push(BalanceView {
-                    asset: text_of(asset),
-                    free: text_of(free.and_then(|v| v.get("value"))),
-                    held: text_of(held.and_then(|v| v.get("value"))),
-                });
+        self.pages(coinbase::wire::ACCOUNTS, "limit=250", "accounts", |account| {
+            let [asset, free, held] = account.pick(["currency", "available_balance", "hold"]);
+            balances.push(BalanceView {
+                asset: text_of(asset),
+                free: text_of(free.and_then(|v| v.get("value"))),
+                held: text_of(held.and_then(|v| v.get("value"))),
             });
-            let cursor = text_of(cursor);
-            if has_next.and_then(Value::bool) != Some(true) || cursor.is_empty() {
-                return Ok(balances);
-            }
-            query = format!("limit=250&cursor={cursor}");
-        }
+        })?;
+        Ok(balances)
     }
 
     fn deadman(&mut self, _seconds: u32) -> Result<bool, ClientError> {
@@ -634,7 +649,8 @@ impl VenueClient for KrakenClient {
     fn open_orders(&mut self) -> Result<Vec<OpenView>, ClientError> {
         self.call("OpenOrders", "", |result| {
             let mut orders = Vec::new();
-            result.get("open")?.each_member(|id, order| {
+            let open = result.get("open").filter(|open| open.kind() == Some(Type::Object));
+            open?.each_member(|id, order| {
                 let [descr, client, qty, filled] =
                     order.pick(["descr", "cl_ord_id", "vol", "vol_exec"]);
                 orders.push(OpenView {
@@ -692,5 +708,99 @@ impl VenueClient for KrakenClient {
 
     fn deadman(&mut self, seconds: u32) -> Result<bool, ClientError> {
         self.call("CancelAllOrdersAfter", &format!("timeout={seconds}"), |_| Some(true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A venue that gives these answers, one after the other; returns its client, and what it was asked.
+    fn venue(
+        credentials: &Credentials,
+        answers: &'static [&'static str],
+    ) -> (Box<dyn VenueClient>, thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let endpoint = Endpoint {
+            ws_host: String::new(),
+            ws_port: 0,
+            ws_prefix: String::new(),
+            rest_host: "127.0.0.1".to_owned(),
+            rest_port: listener.local_addr().expect("an address").port(),
+            tls: None,
+        };
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("a client");
+            socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+            let (mut asked, mut bytes) = (Vec::new(), [0; 4096]);
+            for answer in answers {
+                // A request of these is one segment; none in time is one too few, which the test counts.
+                let Ok(count @ 1..) = socket.read(&mut bytes) else { break };
+                let head = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                asked.push(head.split(' ').nth(1).unwrap_or_default().to_owned());
+                let length = answer.len();
+                let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{answer}");
+                socket.write_all(text.as_bytes()).expect("answered");
+            }
+            asked
+        });
+        (connect(credentials, &endpoint, &[]).expect("connects with the first request"), server)
+    }
+
+    fn coinbase(
+        answers: &'static [&'static str],
+    ) -> (Box<dyn VenueClient>, thread::JoinHandle<Vec<String>>) {
+        let credentials = Credentials::Coinbase {
+            api_key: "organizations/o/apiKeys/k".into(),
+            private_key_pem: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into(),
+        };
+        venue(&credentials, answers)
+    }
+
+    const NONE: &str = r#"{"orders":[],"has_next":false,"cursor":""}"#;
+
+    /// Row OP-03. A list that does not say all is no clean account.
+    #[test]
+    fn a_list_without_its_end_is_no_list() {
+        let cut: [&'static [&'static str]; 4] = [
+            // There is more, and no way to it.
+            &[r#"{"orders":[],"has_next":true,"cursor":""}"#],
+            &[r#"{"orders":[],"has_next":true}"#],
+            // The same page for ever.
+            &[
+                r#"{"orders":[],"has_next":true,"cursor":"a"}"#,
+                r#"{"orders":[],"has_next":true,"cursor":"a"}"#,
+            ],
+            // No list at all.
+            &[r#"{"orders":null,"has_next":false,"cursor":""}"#, NONE, NONE],
+        ];
+        for answers in cut {
+            let (mut client, server) = coinbase(answers);
+            let found = client.open_orders();
+            drop(client);
+            assert!(matches!(found, Err(ClientError::Unreadable { .. })), "{answers:?}: {found:?}");
+            assert!(!server.join().expect("the venue ends").is_empty());
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_to_its_end_whatever_the_cursor_is_made_of() {
+        let (mut client, server) = coinbase(&[
+            r#"{"orders":[{"order_id":"1"}],"has_next":true,"cursor":"a+b&order_status=X"}"#,
+            r#"{"orders":[{"order_id":"2"}],"has_next":false,"cursor":"ignored"}"#,
+            r#"{"orders":[{"order_id":"3"}],"cursor":"more"}"#,
+            r#"{"orders":[{"order_id":"4"}]}"#,
+            NONE,
+        ]);
+        let found = client.open_orders().expect("readable");
+        drop(client);
+        let ids: Vec<_> = found.iter().map(|order| order.venue_id.as_str()).collect();
+        assert_eq!(ids, ["1", "2", "3", "4"]);
+        let asked = server.join().expect("the venue ends");
+        assert!(asked[1].ends_with("&cursor=a%2Bb%26order_status%3DX"), "{asked:?}");
     }
 }

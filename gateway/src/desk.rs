@@ -291,6 +291,8 @@ pub struct Desk {
     /// Ids of the venue's that are orders of somebody else.
     others: HashSet<u128>,
     foreign: Vec<Foreign>,
+    /// How many the last list had that was read to its end.
+    foreign_open: i64,
     /// The host's word that the engine and its surroundings are well: the dead-man switch is put off.
     pub healthy: bool,
     /// Ids that were asked about.
@@ -367,6 +369,7 @@ impl Desk {
             strays_asked: Vec::new(),
             others: HashSet::new(),
             foreign: Vec::with_capacity(FOREIGN),
+            foreign_open: 0,
             healthy: false,
             balances: vec![(0, 0); universe.assets.len()],
             last_trade_ns: since,
@@ -765,6 +768,9 @@ impl Desk {
     /// A trade of a list, whose order is known by the venue's id alone.
     pub fn trade(&mut self, venue_id: u128, position: usize, fill: Fill) {
         self.busts.list(venue_id, &fill);
+        if self.busts.keep(venue_id, position, fill) {
+            return;
+        }
         if let Some(slot) = self.orders.find_venue(venue_id) {
             self.listed(slot, fill);
         } else if self.others.contains(&venue_id) {
@@ -964,6 +970,7 @@ impl Desk {
 
     /// A list was read to its end: orders of somebody else that it has no more are gone, and told so.
     fn open_end(&mut self) {
+        self.foreign_open = self.counted[1];
         for order in std::mem::take(&mut self.foreign) {
             if order.is_listed {
                 self.foreign.push(order);
@@ -976,10 +983,11 @@ impl Desk {
         }
     }
 
-    /// Returns how many open orders of the account are somebody else's, as the last list has it.
+    /// Returns how many open orders of the account are somebody else's, as the last list has it; one that is
+    /// being read says nothing yet.
     #[must_use]
-    pub fn foreign_open(&self) -> i64 {
-        self.counted[1]
+    pub const fn foreign_open(&self) -> i64 {
+        self.foreign_open
     }
 
     // Session and audits.

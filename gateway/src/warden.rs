@@ -235,7 +235,15 @@ impl Sweep {
             self.failed(now_ns);
             return;
         }
-        (self.retry_ns, self.failing) = (RETRY_FIRST_NS, false);
+        self.failing = false;
+        if self.found.is_empty() {
+            self.retry_ns = RETRY_FIRST_NS;
+        } else {
+            // A list may lag behind a cancel: read at once and again it spends, as fast as the venue answers,
+            // the budget that cancels need.
+            self.not_before_ns = now_ns + self.retry_ns;
+            self.retry_ns = (self.retry_ns * 2).min(READS_APART_NS);
+        }
         self.found.clear();
         self.asked_again |= self.asked && self.settled_ns <= now_ns;
         self.asked = true;
@@ -568,7 +576,9 @@ fn work(sweep: &mut Sweep, sweeper: &mut dyn Sweeper, shared: &Mutex<Progress>, 
             trouble = outcome.err().unwrap_or_default();
         }
         Step::Cancel(orders) => {
-            let outcome = orders.iter().try_for_each(|order| sweeper.cancel(order));
+            // Each is tried: one that cannot be cancelled does not shield those behind it.
+            let outcome =
+                orders.iter().map(|order| sweeper.cancel(order)).fold(Ok(()), Result::and);
             late = orders.len() as u64;
             sweep.cancelled(&outcome, now());
             trouble = outcome.err().unwrap_or_default();
@@ -655,6 +665,61 @@ mod tests {
         let (tries, looks) = (TRIES.load(Ordering::Relaxed), LOOKS.load(Ordering::Relaxed));
         assert!((2..=4).contains(&tries), "{tries} tries in half a second");
         assert!(looks < 100, "{looks} looks at the clock for {tries} tries");
+    }
+
+    /// An order that the venue will not cancel shields none of those behind it in the list.
+    #[test]
+    fn one_that_cannot_be_cancelled_shields_no_other() {
+        struct Stubborn(Vec<String>);
+        impl Sweeper for Stubborn {
+            fn keep_warm(&mut self) -> Result<(), String> {
+                Ok(())
+            }
+            fn cancel_all(&mut self) -> Result<(), String> {
+                Ok(())
+            }
+            fn open_orders(&mut self) -> Result<Vec<OpenView>, String> {
+                open(&["1", "2", "3"])
+            }
+            fn cancel(&mut self, order: &OpenView) -> Result<(), String> {
+                self.0.push(order.venue_id.clone());
+                if order.venue_id == "1" { Err("not this one".to_owned()) } else { Ok(()) }
+            }
+        }
+        let (mut sweep, mut sweeper) = (Sweep::new(0, 0), Stubborn(Vec::new()));
+        let shared = Mutex::new(Progress::default());
+        // All at once, all at once again, a read, and what it found.
+        for _ in 0..4 {
+            work(&mut sweep, &mut sweeper, &shared, || MS);
+        }
+        assert_eq!(sweeper.0, ["1", "2", "3"]);
+        assert_eq!(shared.lock().expect("nobody panicked").trouble, "not this one");
+        assert_ne!(sweep.verdict(MS), Verdict::Clean);
+    }
+
+    /// A venue that takes every cancel and lists the order nevertheless is not asked as fast as it answers.
+    #[test]
+    fn a_list_that_lags_is_not_hammered() {
+        let (mut sweep, mut now, mut steps) = (Sweep::new(0, 0), 0, 0);
+        while now < 10 * SECOND {
+            match sweep.next(now) {
+                Step::Wait(until) => now = until,
+                Step::CancelAll | Step::Cancel(_) => {
+                    (now, steps) = (now + MS, steps + 1);
+                    sweep.cancelled(&Ok(()), now);
+                }
+                Step::Read => {
+                    (now, steps) = (now + MS, steps + 1);
+                    sweep.read(&open(&["1"]), now - MS, now);
+                }
+            }
+        }
+        assert!((16..=40).contains(&steps), "{steps} requests in 10 s");
+        // Gone at last: the next one that arrives is looked for soon again.
+        sweep.read(&open(&[]), now, now);
+        sweep.read(&open(&["2"]), now, now);
+        sweep.cancelled(&Ok(()), now);
+        assert_eq!(sweep.next(now), Step::Wait(now + RETRY_FIRST_NS));
     }
 
     /// Row OP-02: an order that was on its way when everything was cancelled is found and cancelled.

@@ -31,7 +31,11 @@ struct Venue1 {
     silent: bool,
     orders: Vec<String>,
     open: Vec<String>,
+    /// Pages of open orders; nothing for one page of `open`.
+    open_pages: Vec<String>,
     fills: Vec<String>,
+    /// Rows of the first page of a list of trades, where there are two; `fills` are on the second.
+    fills_first: Vec<String>,
     cancel: String,
     /// Pages of accounts; nothing for the usual one.
     accounts: Vec<String>,
@@ -91,13 +95,29 @@ impl Script for Venue1 {
             }
             "/accounts" => r#"{"accounts":[{"currency":"BTC","available_balance":{"value":"1.2","currency":"BTC"},"hold":{"value":"0.005","currency":"BTC"}}],"has_next":false,"cursor":""}"#.into(),
             "/transaction_summary" => r#"{"total_volume":1000.0,"fee_tier":{"taker_fee_rate":"0.012","maker_fee_rate":"0.006"}}"#.into(),
+            "/orders/historical/batch"
+                if !self.open_pages.is_empty() && path.contains("order_status=OPEN") =>
+            {
+                let page = path.split("cursor=").nth(1).map_or(0, |page| page.parse().unwrap());
+                self.open_pages[page].clone()
+            }
             "/orders/historical/batch" => {
                 let list = if path.contains("order_status") { &self.open } else { &self.orders };
                 let list = if path.contains("PENDING") { String::new() } else { list.join(",") };
                 format!(r#"{{"orders":[{list}],"sequence":"0","has_next":false,"cursor":""}}"#)
             }
+            "/orders/historical/fills"
+                if !self.fills_first.is_empty()
+                    && !path.contains("order_ids=")
+                    && !path.contains("cursor=") =>
+            {
+                format!(r#"{{"fills":[{}],"cursor":"second"}}"#, self.fills_first.join(","))
+            }
             "/orders/historical/fills" => format!(r#"{{"fills":[{}],"cursor":""}}"#, self.fills.join(",")),
-            "/orders/batch_cancel" => { assert!(body.contains(ID)); self.cancel.clone() }
+            "/orders/batch_cancel" => {
+                assert!(body.contains(&ID[1..]));
+                self.cancel.clone()
+            }
             one if one.starts_with("/orders/historical/") => match self.orders.first() {
                 Some(order) => format!(r#"{{"order":{order}}}"#),
                 None => return Some((404, r#"{"error":"NOT_FOUND"}"#.into())),
@@ -495,6 +515,47 @@ fn trap_cancels_are_read_by_id() {
 }
 
 /// Row OE-02 and OE-17.
+/// Somebody else's order on a later page of the list is not gone, and ours there is found. A list that cannot
+/// be read to its end says of no order that it is gone.
+#[test]
+fn open_orders_are_read_to_the_end_of_their_list() {
+    let open = |client: &str, n: u32| {
+        format!(
+            r#"{{"order_id":"{n}1111111-2222-4333-8444-555555555555","client_order_id":"{client}","product_id":"BTC-USD","side":"SELL","filled_size":"0","order_configuration":{{"limit_limit_gtc":{{"base_size":"0.5","limit_price":"70000"}}}}}}"#
+        )
+    };
+    let page = |orders: &[String], has_next: bool, cursor: &str| {
+        format!(r#"{{"orders":[{}],"has_next":{has_next},"cursor":"{cursor}"}}"#, orders.join(","))
+    };
+    let old = ClientId::new(3, OrderKey::new(9, 1));
+    let mut bench = bench();
+    bench.script.cancel = String::from(r#"{"results":[]}"#);
+    bench.script.open_pages = vec![
+        page(&[open("web_1", 1), open("web_2", 2)], true, "1"),
+        page(&[open("web_3", 3), open(old.as_str(), 4)], false, ""),
+    ];
+    bench.pass(5_000);
+    let told = |bench: &Bench<Venue1>, is_gone: bool| {
+        let foreign = bench.kinds(Kind::ForeignOrder);
+        foreign.iter().filter(|record| (record.data[1] == 0) == is_gone).count()
+    };
+    assert_eq!((told(&bench, false), told(&bench, true)), (3, 0));
+    assert!(
+        bench.kinds(Kind::OrderAck).iter().any(|record| record.run == 3),
+        "ours of a run before"
+    );
+    // The second one is gone; then the list has no end, or is none.
+    bench.script.open_pages[0] = page(&[open("web_1", 1)], true, "1");
+    let every = config(Venue::Coinbase).open_orders_every_ns / MS + 1_000;
+    bench.pass(every);
+    assert_eq!(told(&bench, true), 1);
+    for list in [page(&[], true, ""), r#"{"orders":null,"has_next":false,"cursor":""}"#.into()] {
+        bench.script.open_pages = vec![list];
+        bench.pass(every);
+        assert_eq!(told(&bench, true), 1, "what was not read is not gone");
+    }
+}
+
 #[test]
 fn limits_and_refused_keys() {
     let mut bench = ready();
@@ -572,6 +633,45 @@ fn told(bench: &Bench<Venue1>, order: &NewOrder, quanta: i64) -> (u64, FillTerms
         _ => None,
     };
     bench.reports(order).iter().find_map(of).unwrap()
+}
+
+/// Row OE-20. What was taken back before anybody could tell the fill, and stands in no list as one any more: the
+/// order's total has it, so it is told and taken back, and the order waits for nothing.
+#[test]
+fn a_fill_that_was_never_told_is_told_before_it_is_taken_back() {
+    let mut bench = ready_with(quick(Venue::Coinbase));
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    let reversed = fill("e2", "0.006").replace("\"FILL\"", "\"REVERSAL\"");
+    bench.script.fills = vec![fill("e1", "0.004"), reversed];
+    bench.script.orders = vec![rest(&order, "CANCELLED", "0.01")];
+    hear_user(&mut bench, &user(&order, "CANCELLED", "0.01", "600.001", "7.2"));
+    bench.pass(65_000);
+    let (trade_id, _) = told(&bench, &order, 600_000);
+    assert_eq!(busts(&bench, &order), [(trade_id, None)]);
+    assert_eq!((fill_of(&bench.reports(&order)), bench.level()), (1_000_000, Level::Halt));
+    assert_eq!(bench.gate.level().cause(), Some(Cause::Bust));
+}
+
+/// Row OE-20. What was taken back before this process has told the fill, and stands on the page before the
+/// fill's: the fill is told first, and then taken back by the id that it was told with.
+#[test]
+fn a_word_waits_for_its_fill_on_a_later_page() {
+    let mut bench = ready_with(quick(Venue::Coinbase));
+    let order = bench.order();
+    bench.send(&order);
+    let request = request(&bench);
+    answer(&mut bench, request, 200, &accepted());
+    let reversed = fill("e2", "0.006").replace("\"FILL\"", "\"REVERSAL\"");
+    bench.script.fills_first = vec![fill("x", "1").replace("BTC-USD", "ADA-USD"); 99];
+    bench.script.fills_first.push(reversed.replace("\"entry_id\":\"e2\"", "\"entry_id\":\"e9\""));
+    bench.script.fills = vec![fill("e2", "0.006")];
+    bench.pass(65_000);
+    let (trade_id, _) = told(&bench, &order, 600_000);
+    assert_eq!(busts(&bench, &order), [(trade_id, None)]);
+    assert_eq!(bench.level(), Level::Halt);
 }
 
 /// Row OE-20. The list of fills says that one is taken back, under its own id or as a row of its own: told

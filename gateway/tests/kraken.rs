@@ -505,6 +505,26 @@ fn foreign_and_older_orders_at_the_start() {
     assert_eq!(bench.kinds(Kind::OrderAck)[0].run, 3);
 }
 
+/// What a stage is refused for does not go away while the list is being read again.
+#[test]
+fn foreign_orders_are_counted_while_their_list_is_read() {
+    let mut bench = bench();
+    bench.script.open.insert("x".into(), r#"{"cl_ord_id":"","status":"open","vol":"0.5","vol_exec":"0","descr":{"pair":"XBTUSD","type":"sell","price":"70000.0"}}"#.into());
+    bench.pass(3_000);
+    assert_eq!(bench.gateway.desk().foreign_open(), 1);
+    bench.script.mute = vec!["OpenOrders"];
+    let every = config(Venue::Kraken).open_orders_every_ns;
+    let end = bench.now() + 2 * every;
+    while bench.now() < end {
+        bench.pass(20);
+        assert_eq!(bench.gateway.desk().foreign_open(), 1, "nobody said that it is gone");
+    }
+    bench.script.mute.clear();
+    bench.script.open.clear();
+    bench.pass(2 * every / MS);
+    assert_eq!(bench.gateway.desk().foreign_open(), 0);
+}
+
 #[test]
 fn a_lost_connection_leaves_orders_unknown() {
     let mut bench = ready();
@@ -614,6 +634,27 @@ fn a_list_that_ends_too_early_tells_nothing() {
     }
     bench.say(conn, &success(&text));
     bench.script.trades_count = 1;
+    bench.pass(250_000);
+    assert!(2 < bench.script.seen["TradesHistory"]);
+    assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));
+}
+
+/// Row OE-20. A trade of ours under a name of its pair that nobody knows is there: the list that has it proves
+/// nothing, and no fill is taken back for it.
+#[test]
+fn a_pair_under_another_name_takes_nothing_back() {
+    let mut bench = ready_with(Config { trades_every_ns: 60 * SECOND, ..quick(Venue::Kraken) });
+    let order = bench.order();
+    let text = bench.send(&order).unwrap();
+    let conn = bench.script.conn;
+    for (sequence, item) in [(2, full_new(&order)), (3, TRADE.into()), (4, CANCELED.into())] {
+        bench.say(conn, &executions(sequence, &item));
+    }
+    bench.say(conn, &success(&text));
+    bench.script.trades = format!(
+        r#""TAAAAA-BBBBB-CCCCCC":{{"ordertxid":"{ID}","pair":"BTCUSD","time":1764000000.2,"price":"60000.10","fee":"1.56","vol":"0.01","trade_id":77}},"TB":{{"ordertxid":"OOTHER-AAAAA-AAAAAA","pair":"ADAUSD","time":1764000000.2,"price":"1","fee":"0","vol":"1","trade_id":78}}"#
+    );
+    bench.script.trades_count = 2;
     bench.pass(250_000);
     assert!(2 < bench.script.seen["TradesHistory"]);
     assert_eq!((busts(&bench, &order).len(), bench.level()), (0, Level::Armed));

@@ -38,6 +38,8 @@ const SECOND: i64 = 1_000_000_000;
 const WARM_NS: i64 = 15 * SECOND;
 /// Fills of one page.
 const PAGE: usize = 100;
+/// States of open orders: asking for OPEN does not give what is PENDING, and both at once may be refused.
+const OPEN: [&str; 2] = ["OPEN", "PENDING"];
 
 /// Coinbase.
 #[derive(Debug)]
@@ -262,10 +264,24 @@ impl Coinbase {
         let next = (!cursor.is_empty() && plain).then_some(cursor);
         let has_next = reply.get("has_next").and_then(Value::bool) == Some(true);
         let well = match audit {
-            Audit::OpenOrders => reply.get("orders").is_some_and(|orders| {
-                orders.each(|order| open_order(desk, order));
-                true
-            }),
+            Audit::OpenOrders => {
+                let list = reply.get("orders").filter(|orders| orders.count().is_some());
+                list.inspect(|orders| orders.each(|order| open_order(desk, order)));
+                match next {
+                    _ if list.is_none() => false,
+                    Some(next) if has_next => {
+                        desk.audit_goes_on(audit);
+                        let status = OPEN[part % OPEN.len()];
+                        let query = format!("order_status={status}&limit=250&cursor={next}");
+                        let path = format!("{}/batch", wire::HISTORICAL);
+                        let part = part + OPEN.len();
+                        self.get(desk, Ask::Audit(audit, part), &path, &query, now_ns);
+                        true
+                    }
+                    // What was not read is not gone.
+                    _ => !has_next,
+                }
+            }
             Audit::Balances => {
                 let whole = reply
                     .get("accounts")
@@ -599,8 +615,7 @@ impl Dialect for Coinbase {
             Audit::OpenOrders => {
                 desk.open_begin();
                 let path = format!("{}/batch", wire::HISTORICAL);
-                // Asking for OPEN does not give what is PENDING, and both at once may be refused.
-                for (part, status) in ["OPEN", "PENDING"].iter().enumerate() {
+                for (part, status) in OPEN.iter().enumerate() {
                     let query = format!("order_status={status}&limit=250");
                     self.get(desk, Ask::Audit(audit, part), &path, &query, now_ns);
                 }

@@ -279,10 +279,11 @@ impl Kraken {
         now_ns: i64,
     ) {
         let well = match audit {
-            Audit::OpenOrders => result.get("open").is_some_and(|open| {
-                open.each_member(|id, order| open_order(desk, id, order));
-                true
-            }),
+            Audit::OpenOrders => {
+                let open = result.get("open").filter(|open| open.kind() == Some(Type::Object));
+                open.inspect(|open| open.each_member(|id, order| open_order(desk, id, order)));
+                open.is_some()
+            }
             Audit::Balances => {
                 desk.balances_begin();
                 let mut whole = result.kind() == Some(Type::Object);
@@ -827,8 +828,15 @@ fn trades(desk: &mut Desk, result: Value<'_>) -> Option<(bool, usize)> {
                 clean &= desk.is_attributed(venue_id);
                 desk.trade(venue_id, position, fill);
             }
-            // Of a pair that is none of ours, most likely.
-            None if pair.and_then(Value::word).is_some_and(|p| position_of(desk, p).is_none()) => {}
+            // Of a pair that is none of ours, most likely. Of an order of ours it is a pair in a spelling that
+            // we do not know: what is not read is not gone.
+            None if pair.and_then(Value::word).is_some_and(|p| position_of(desk, p).is_none()) => {
+                let id = order.and_then(Value::word).and_then(wire::parse_id);
+                if id.is_some_and(|id| desk.orders.find_venue(id).is_some()) {
+                    desk.unreadable_trade();
+                    clean = false;
+                }
+            }
             None => {
                 desk.unreadable_trade();
                 clean = false;

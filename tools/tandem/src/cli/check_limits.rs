@@ -14,6 +14,9 @@ use crate::identity;
 use crate::sanity::{self, Traded};
 use crate::table::{self, Table};
 
+/// What a venue told: what is traded, and what is held, by asset.
+type Told = (Vec<Traded>, Vec<(String, BigRational)>);
+
 /// Returns what an account holds, by asset.
 fn held(config: &Config, venue: Venue) -> Result<Vec<(String, BigRational)>, Failure> {
     let file = roles::key_file(config, |places| &places.gateway)?;
@@ -52,20 +55,18 @@ pub fn run(config: &ConfigArg, understood: &[String], json: bool) -> Done {
     let setup = table::ask_venues(&config).map_err(Failure::unreachable)?;
     let table = Table::build(setup, "the venues").map_err(Failure::unreachable)?;
     // The venues are asked side by side: each has its own pace.
-    let asked: Vec<Result<(Vec<Traded>, Vec<(String, BigRational)>), Failure>> =
-        thread::scope(|scope| {
-            let ask = |venue| {
-                let (config, table) = (&config, &table);
-                scope.spawn(move || {
-                    let traded =
-                        sanity::traded(config, table, venue).map_err(Failure::unreachable)?;
-                    Ok((traded, held(config, venue)?))
-                })
-            };
-            let all: Vec<_> = config.venues().into_iter().map(|(venue, _)| ask(venue)).collect();
-            let gone = |_| Err(Failure::failed("asking a venue ended without an answer"));
-            all.into_iter().map(|asked| asked.join().unwrap_or_else(gone)).collect()
-        });
+    let asked: Vec<Result<Told, Failure>> = thread::scope(|scope| {
+        let ask = |venue| {
+            let (config, table) = (&config, &table);
+            scope.spawn(move || {
+                let traded = sanity::traded(config, table, venue).map_err(Failure::unreachable)?;
+                Ok((traded, held(config, venue)?))
+            })
+        };
+        let all: Vec<_> = config.venues().into_iter().map(|(venue, _)| ask(venue)).collect();
+        let gone = |_| Err(Failure::failed("asking a venue ended without an answer"));
+        all.into_iter().map(|asked| asked.join().unwrap_or_else(gone)).collect()
+    });
     let (mut traded, mut holdings) = (Vec::new(), BTreeMap::new());
     for answer in asked {
         let (of_venue, balances) = answer?;
