@@ -562,6 +562,8 @@ struct VenueMemory {
     single_legs: i64,
     fee_fills: i64,
     fee_error_ppm: i64,
+    /// More orders of somebody else are open there than are remembered: C16 is blind.
+    foreign_lost: bool,
 }
 
 /// What the controls remember of an instrument.
@@ -629,6 +631,7 @@ impl Controls {
             single_legs: 0,
             fee_fills: 0,
             fee_error_ppm: 0,
+            foreign_lost: false,
         };
         let instrument = InstrumentMemory {
             fills_10s: Window::new(S),
@@ -659,7 +662,13 @@ impl Controls {
 
     /// Takes a session's word.
     pub fn on_session(&mut self, session: Session) {
-        self.venues[session.venue.idx()].session = Some(session);
+        let memory = &mut self.venues[session.venue.idx()];
+        memory.session = Some(session);
+        if session.state == SessionState::Down {
+            // What is open there is told anew before the session is ready again.
+            memory.foreign_lost = false;
+            self.foreign.retain(|known| known.venue != session.venue);
+        }
     }
 
     /// Takes a word about another process.
@@ -691,8 +700,11 @@ impl Controls {
     pub fn on_foreign(&mut self, at: (Venue, u16), action: Action, px: Px, qty: Qty, id: i64) {
         let (venue, instrument) = at;
         self.foreign.retain(|known| (known.venue, known.id) != (venue, id));
-        if 0 < qty.0 && self.foreign.len() < FOREIGN {
-            self.foreign.push(Foreign { venue, instrument, id, action, px });
+        if 0 < qty.0 {
+            match self.foreign.len() < FOREIGN {
+                true => self.foreign.push(Foreign { venue, instrument, id, action, px }),
+                false => self.venues[venue.idx()].foreign_lost = true,
+            }
         }
     }
 
@@ -1047,6 +1059,10 @@ impl Controls {
         let met = own.chain(foreign.map(|f| (f.action, f.px))).find(|o| crosses(o.0, o.1));
         match met {
             Some((_, px)) => deny(Control::SelfTrade, Mute::C16, wish, wish.px.0, px.0),
+            // One of those that are not remembered may be met.
+            None if self.venues[wish.venue.idx()].foreign_lost && !wish.purpose.reduces() => {
+                missing(Control::SelfTrade, Mute::C16, wish)
+            }
             None => Ok(()),
         }
     }

@@ -568,6 +568,24 @@ fn c16_self_trade() {
         let result = bench.check(&[buy()]);
         assert_eq!(!is_denied_by(&result, Control::SelfTrade), passes, "{px}");
     }
+    // More of them than are remembered, all far away: one that is not remembered may be near. A hedge goes
+    // through, and what a new session tells is remembered again.
+    let mut bench = Bench::new();
+    (bench.limits.orders_max, bench.limits.venues[K].orders_max) = (1_000, 1_000);
+    for id in 0..64 {
+        bench.controls.on_foreign((Venue::Kraken, 9), Action::Sell, Px(90_000 * PX), Qty(LOT), id);
+    }
+    assert!(!is_denied_by(&bench.check(&[buy()]), Control::SelfTrade));
+    bench.controls.on_foreign((Venue::Kraken, 9), Action::Sell, Px(90_000 * PX), Qty(LOT), 64);
+    denies(bench.check(&[buy()]), Control::SelfTrade);
+    let hedge = bench.check(&[Wish { purpose: Purpose::Hedge, ..buy() }]);
+    assert!(!is_denied_by(&hedge, Control::SelfTrade), "{hedge:?}");
+    for state in [SessionState::Down, SessionState::Ready] {
+        let heard_ns = bench.world.now_ns;
+        let session = Session { venue: Venue::Kraken, state, code: 0, heard_ns, deadman_ns: 0 };
+        bench.controls.on_session(session);
+    }
+    assert!(!is_denied_by(&bench.check(&[buy()]), Control::SelfTrade));
 }
 
 /// C17. Row MD-06. Row MD-07.

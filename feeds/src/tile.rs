@@ -452,6 +452,7 @@ impl FeedTile {
     fn on_timer(&mut self, now_ns: i64) {
         let mut out = RingPublisher { ring: &mut self.ring, rules: &mut self.rules, recv_tsc: 0 };
         self.machine.on_timer(now_ns, &mut out);
+        self.engine.ring();
         let late: Vec<u32> = self
             .peers
             .iter()
@@ -539,6 +540,7 @@ impl FeedTile {
         tracing::info!(venue = self.machine.venue().name(), conn, ?cause, "connection gone");
         let mut out = RingPublisher { ring: &mut self.ring, rules: &mut self.rules, recv_tsc: 0 };
         self.machine.on_close(conn, cause, unix_now_ns(), &mut out);
+        self.engine.ring();
     }
 
     /// Takes the machine's wishes and does those that are due.
@@ -692,6 +694,7 @@ impl FeedTile {
                     body: &mut answer.body,
                 };
                 self.machine.on_reply(answer.request, reply, at, &mut out);
+                self.engine.ring();
             }
             http::Event::Failed(request) => {
                 let now = tsc();
@@ -699,6 +702,7 @@ impl FeedTile {
                 let mut out =
                     RingPublisher { ring: &mut self.ring, rules: &mut self.rules, recv_tsc: 0 };
                 self.machine.on_reply(request, Reply::Failed, at, &mut out);
+                self.engine.ring();
             }
             http::Event::Idle => {}
         }

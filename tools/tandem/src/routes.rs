@@ -37,9 +37,12 @@ const BEAT_NS_MAX: i64 = 1_000_000_000;
 const TELL_EVERY_NS: i64 = 500_000_000;
 /// A start has this long to hear two venues; then the clock is in doubt.
 const HEARD_WITHIN_NS: i64 = 10_000_000_000;
-/// The clock is judged over the last one or two of these: a step shows that soon, whichever way it goes, and
-/// one message in time is enough to call a burst of late ones a burst.
+/// The clock is judged by what came in the last one or two of these ...
 const CLOCK_TURN_NS: i64 = 1_000_000_000;
+/// ... and in so many: a path that is congested for seconds is no clock.
+const CLOCK_TURNS: usize = 12;
+/// A delay that grows by more is a step and no congestion.
+const CLOCK_STEP_NS: i64 = 1_000_000_000;
 /// A venue that says nothing is believed its last word for so long.
 const CLOCK_WORD_NS_MAX: i64 = 60_000_000_000;
 
@@ -81,35 +84,41 @@ struct Gateway {
     told: Option<Peer>,
 }
 
-/// Smallest delay of a venue's events in this turn and in the last one, and the last one there was.
+/// Smallest delays of a venue's events by turn, and the last one there was.
 #[derive(Clone, Copy, Debug)]
 struct Delay {
     venue: Venue,
-    before_ns: i64,
     now_ns: i64,
+    /// Of the turns before, the latest first.
+    before_ns: [i64; CLOCK_TURNS],
     /// Delay, and when that turn ended.
     last: Option<(i64, i64)>,
 }
 
 impl Delay {
     fn new(venue: Venue) -> Delay {
-        Delay { venue, before_ns: i64::MAX, now_ns: i64::MAX, last: None }
+        Delay { venue, now_ns: i64::MAX, before_ns: [i64::MAX; CLOCK_TURNS], last: None }
     }
 
     fn turn(&mut self, now_ns: i64) {
-        self.before_ns = std::mem::replace(&mut self.now_ns, i64::MAX);
-        if self.before_ns != i64::MAX {
-            self.last = Some((self.before_ns, now_ns));
+        let ended_ns = std::mem::replace(&mut self.now_ns, i64::MAX);
+        self.before_ns.rotate_right(1);
+        self.before_ns[0] = ended_ns;
+        if ended_ns != i64::MAX {
+            self.last = Some((ended_ns, now_ns));
         }
     }
 
+    /// Events from the future and steps show at once; a moderate lateness only where it lasts.
     fn known(&self, now_ns: i64) -> Option<i64> {
-        let smallest_ns = self.before_ns.min(self.now_ns);
-        if smallest_ns != i64::MAX {
-            return Some(smallest_ns);
+        let short_ns = self.now_ns.min(self.before_ns[0]);
+        let long_ns = self.before_ns.into_iter().fold(short_ns, i64::min);
+        if short_ns == i64::MAX {
+            let (delay_ns, at_ns) = self.last?;
+            return (now_ns - at_ns <= CLOCK_WORD_NS_MAX).then_some(delay_ns);
         }
-        let (delay_ns, at_ns) = self.last?;
-        (now_ns - at_ns <= CLOCK_WORD_NS_MAX).then_some(delay_ns)
+        let is_step = CLOCK_STEP_NS < short_ns - long_ns;
+        Some(if short_ns < 0 || is_step { short_ns } else { long_ns })
     }
 }
 
@@ -435,7 +444,7 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
 
     /// Row PR-09. A step of our clock, or of two venues', shows within two turns, whichever way; one venue
-    /// alone moves nothing; silence keeps the last word for a minute and no longer.
+    /// alone moves nothing.
     #[test]
     fn a_step_shows_within_two_turns_either_way() {
         for step_ns in [10 * SECOND, -10 * SECOND] {
@@ -462,6 +471,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Two venues late by 300 ms for some seconds is a path that is congested; for long it is the clock.
+    #[test]
+    fn congestion_is_no_clock() {
+        let mut delays = Venue::ALL.map(Delay::new);
+        let mut seen_after = None;
+        for turn in 0..40 {
+            for (at, delay) in delays.iter_mut().enumerate() {
+                delay.now_ns = if 10 <= turn && at < 2 { 300_000_000 } else { 2_000_000 };
+            }
+            if 250_000_000 < offset(&delays, 0).0 {
+                seen_after.get_or_insert(turn - 10);
+            }
+            delays.iter_mut().for_each(|delay| delay.turn(0));
+        }
+        assert_eq!(seen_after, Some(CLOCK_TURNS), "turns until it is the clock");
     }
 
     #[test]

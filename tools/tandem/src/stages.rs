@@ -266,7 +266,7 @@ fn rules(config: &Config, venues: &[Venue], stats: &RunStats) -> Result<String, 
 }
 
 fn matching(config: &Config, stats: &RunStats) -> Result<String, String> {
-    let differing = stats.engine().gauge(metric::DIFFERING).unwrap_or(0);
+    let differing = stats.engine().gauge(metric::DIFFERING).ok_or("the engine tells nothing")?;
     if differing != 0 {
         return Err(format!(
             "{differing} balances are not what the venues say: `tandem balances` shows which"
