@@ -21,6 +21,7 @@ use crate::gate::Gate;
 use crate::guard::{Guard, GuardReason, OnBreach, Sent, Wires};
 use crate::machine::{Action, Audit, Dialect};
 use crate::orders::{End, Name};
+use crate::predecessor::Predecessor;
 
 const SECOND: i64 = 1_000_000_000;
 /// Between two attempts with keys that the venue refuses.
@@ -118,12 +119,15 @@ impl Gateway {
 
     /// Takes an order record that was in the ring before this process came: an earlier one may have sent
     /// it. It is never sent by us, and asked about until there is proof.
-    pub fn inherit(&mut self, record: &Record, now_ns: i64) {
+    pub fn inherit(&mut self, record: &Record, before: &Predecessor, now_ns: i64) {
         let Some(order) = NewOrder::read(record) else { return };
         if order.venue != self.desk.venue || self.desk.position_of(order.instrument).is_none() {
             return;
         }
         self.guard.remember(order.run, order.key);
+        if before.has_settled(order.run, order.key) {
+            return;
+        }
         let slot = self.desk.orders.add(&order, now_ns, order.expires_ns.max(now_ns));
         self.desk.unknown(slot, UnknownCause::Restart);
     }

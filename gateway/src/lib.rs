@@ -29,6 +29,7 @@ pub mod kraken;
 pub mod machine;
 pub mod mute;
 pub mod orders;
+pub mod predecessor;
 pub mod stats;
 pub mod text;
 pub mod tile;

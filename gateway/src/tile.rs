@@ -34,6 +34,7 @@ use crate::gate::Post;
 use crate::gateway::{Gateway, Left, Stamp};
 use crate::guard::{Permit, Route, Wires};
 use crate::machine::{Action, ORDER_LANE};
+use crate::predecessor::Predecessor;
 use crate::stats::Stats;
 
 /// Order records taken in one turn.
@@ -196,6 +197,19 @@ fn unix_now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Reads what the gateway before this one has told, where there was one.
+fn before(dir: &Path, venue: Venue) -> Predecessor {
+    let mut before = Predecessor::default();
+    let name = reports_ring(venue);
+    let ring = RingReader::<Record>::open(dir, &name, record_schema(), Duration::ZERO);
+    if let Ok(mut ring) = ring {
+        while let Read::Item(record) = ring.poll() {
+            before.take(&record);
+        }
+    }
+    before
+}
+
 /// A gateway tile.
 pub struct GatewayTile {
     gateway: Gateway,
@@ -230,6 +244,7 @@ impl GatewayTile {
         spec: &TileSpec<'_>,
     ) -> Result<GatewayTile, TileError> {
         let venue = gateway.venue();
+        let before = before(spec.dir, venue);
         let ring_spec = RingSpec {
             tag: venue as u32,
             ..RingSpec::new(reports_ring(venue), spec.report_slots, record_schema())
@@ -245,7 +260,7 @@ impl GatewayTile {
         while let Read::Item(record) = orders.poll() {
             let record: Record = record;
             if now_ns - INHERIT_NS < record.venue_ts_ns {
-                gateway.inherit(&record, now_ns);
+                gateway.inherit(&record, &before, now_ns);
             }
         }
         let poll = Poll::new()?;

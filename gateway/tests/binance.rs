@@ -21,6 +21,7 @@ use tandem_gateway::config::Config;
 use tandem_gateway::gate::Gate;
 use tandem_gateway::guard::GuardReason;
 use tandem_gateway::keys::Credentials;
+use tandem_gateway::predecessor::Predecessor;
 
 /// A venue that answers everything but orders, from these tables.
 #[derive(Default)]
@@ -651,7 +652,7 @@ fn inherited_orders_are_never_sent() {
     let mut bench = bench_with(config(Venue::Binance), Venue1::default());
     let order = bench.order();
     let record = order.record(&tandem_core::record::Record::default());
-    bench.gateway.inherit(&record, START);
+    bench.gateway.inherit(&record, &Predecessor::default(), START);
     bench.pump();
     assert_eq!(bench.reports(&order), [Report::Unknown { cause: UnknownCause::Restart }]);
     bench.pass(5_000);
