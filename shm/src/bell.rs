@@ -12,7 +12,7 @@
 //!
 //! Not here: what is looked at before sleeping (the tiles), how long a sleep is at most (`wait`).
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -77,22 +77,7 @@ impl Bell {
     /// Where another process has it (`WouldBlock` inside), or the files cannot be made.
     pub fn create(dir: &Path, name: &str) -> Result<Bell, ShmError> {
         let path = mark_path(dir, name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(ShmError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let held = io::Error::from(io::ErrorKind::WouldBlock);
-                return Err(ShmError::io("lock", &path)(held));
-            }
-            Err(TryLockError::Error(error)) => return Err(ShmError::io("lock", &path)(error)),
-        }
+        let file = sys::open_locked(&path).map_err(ShmError::io("lock", &path))?;
         sys::fallocate(&file, BYTES as u64).map_err(ShmError::io("allocate", &path))?;
         let map = Mapping::read_write(&file, &path)?;
         map.settle(&path, false)?;

@@ -173,21 +173,7 @@ impl ControlPage {
     pub fn claim(&self, row: usize, build: u64, config: u64) -> Result<Actor, ShmError> {
         assert!(row < ROWS, "the page has this row");
         let path = self.dir.join(format!("{NAME}.{row}.lock"));
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(ShmError::io("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let held = io::Error::from(io::ErrorKind::WouldBlock);
-                return Err(ShmError::io("lock", &path)(held));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(ShmError::io("lock", &path)(error)),
-        }
+        let lock = sys::open_locked(&path).map_err(ShmError::io("lock", &path))?;
         let actor = Actor { page: self.clone(), row, _lock: lock };
         let words = actor.words();
         words[3].store(build, Ordering::Relaxed);

@@ -3,10 +3,11 @@
 //! Invariant: nothing here keeps a pointer after it returns, and every failure is an `io::Error`.
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -41,6 +42,19 @@ pub(crate) fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
         )
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Opens a file for reading and writing, making it where it is missing, and takes its lock, which the kernel
+/// frees with the process; fails with `WouldBlock` where another process has it.
+pub(crate) fn open_locked(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Makes a named pipe that only this user may open; fails with `AlreadyExists` where the name is taken.
