@@ -10,7 +10,9 @@
 
 pub mod alerts;
 pub mod plan;
+pub mod run;
 pub mod source;
+pub mod tail;
 
 use std::time::Duration;
 

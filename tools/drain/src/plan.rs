@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use tandem_core::record::Venue;
 
+use crate::run::ReadRun;
+
 /// A process of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -67,6 +69,8 @@ pub struct Plan {
     pub parts: Vec<Part>,
     /// Names of figures.
     pub names: Names,
+    /// Reads a run's configuration out of the journal.
+    pub read_run: ReadRun,
     /// Instruments as people call them; one that is missing is told by its number.
     pub instruments: BTreeMap<u16, String>,
 }

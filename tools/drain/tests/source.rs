@@ -70,6 +70,7 @@ fn plan(dir: &Path) -> Plan {
             warden_stats: "warden_stats".to_owned(),
             warden_verdict: BTreeMap::new(),
         },
+        read_run: |_| Err("no run here".to_owned()),
         instruments: BTreeMap::new(),
     }
 }

@@ -690,6 +690,12 @@ impl Config {
         Venue::ALL.into_iter().filter_map(of).collect()
     }
 
+    /// Returns whether anything behind the journal is wanted: then a drain runs.
+    #[must_use]
+    pub fn has_drain(&self) -> bool {
+        self.alerts.is_some()
+    }
+
     /// Returns where the journal is.
     #[must_use]
     pub fn journal_dir(&self) -> PathBuf {

@@ -115,6 +115,7 @@ pub fn plan(config: &Config) -> Plan {
         segment_frames: spec.frames_per_segment(),
         trades,
         is_live,
+        read_run: table::run_info,
         instruments: instruments(config),
         venues,
         parts,

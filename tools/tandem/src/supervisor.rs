@@ -124,7 +124,7 @@ pub fn run(
     for (venue, _) in config.venues() {
         tiles.push(tile(vec!["feed".to_owned(), venue.name().to_owned()]));
     }
-    if config.alerts.is_some() {
+    if config.has_drain() {
         // The last to stop: the others' ends are told too.
         tiles.push(tile(vec!["drain".to_owned()]));
     }

@@ -14,8 +14,9 @@ use tandem_core::engine::{Engine, EngineError};
 use tandem_core::instrument::{Asset, AssetId, FeeIn, Universe};
 use tandem_core::limits::{Mode, Trading};
 use tandem_core::params::{Params, VenueParams};
-use tandem_core::record::{Kind, Record, TradingStatus, Venue, flag};
+use tandem_core::record::{Kind, Record, TradingStatus, Venue};
 use tandem_core::units::{Decimal, FeePpm};
+use tandem_drain::run::{ConfigText, RunInfo};
 use tandem_feeds::spec::{InstrumentRules, Listing, SpecError, VenueInstrument, build_universe};
 
 use crate::config::{Config, venue_named};
@@ -466,9 +467,6 @@ pub fn load_or_ask(config: &Config) -> Result<Table, TableError> {
     Table::build(setup, "the venues")
 }
 
-/// Bytes of the setup in one record.
-const CHUNK: usize = 32;
-
 /// Returns the records that carry a setup at the beginning of a run.
 pub fn to_records(setup: &Setup) -> Result<Vec<Record>, TableError> {
     let error = |error: serde_json::Error| TableError::Text {
@@ -476,51 +474,45 @@ pub fn to_records(setup: &Setup) -> Result<Vec<Record>, TableError> {
         detail: error.to_string(),
     };
     let text = serde_json::to_vec(setup).map_err(error)?;
-    let count = text.len().div_ceil(CHUNK);
-    Ok(text
-        .chunks(CHUNK)
-        .enumerate()
-        .map(|(idx, chunk)| {
-            let mut bytes = [0u8; CHUNK];
-            bytes[..chunk.len()].copy_from_slice(chunk);
-            let mut data = [0i64; 4];
-            for (word, bytes) in data.iter_mut().zip(bytes.chunks_exact(8)) {
-                *word = i64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
-            }
-            let flags = if idx + 1 < count { flag::MORE } else { 0 };
-            let update_id = text.len() as u64;
-            Record { flags, update_id, ..Record::new(Kind::Config, 0, u16::MAX, data) }
+    Ok(ConfigText::payloads(&text)
+        .map(|(data, flags, update_id)| Record {
+            flags,
+            update_id,
+            ..Record::new(Kind::Config, 0, u16::MAX, data)
         })
         .collect())
+}
+
+/// Reads a run's configuration for the drain.
+pub fn run_info(text: &str) -> Result<RunInfo, String> {
+    let table = parse(text, "the journal's configuration records").map_err(|e| e.to_string())?;
+    let cycles = table.engine().map_err(|error| error.to_string())?.graph().cycles().to_vec();
+    let numeraire = table.trading().map_err(|e| e.to_string())?.map(|t| t.limits.numeraire);
+    Ok(RunInfo {
+        run: table.setup.run,
+        mode: table.setup.mode,
+        text: text.to_owned(),
+        universe: table.universe,
+        instruments: table.instruments,
+        cycles,
+        numeraire,
+    })
 }
 
 /// Collects a setup from the records that carry it.
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
-    bytes: Vec<u8>,
+    text: ConfigText,
 }
 
 impl Collector {
     /// Takes one record of kind `Config`; returns the table with the last one.
     pub fn take(&mut self, record: &Record) -> Option<Result<Table, TableError>> {
-        for word in record.data {
-            self.bytes.extend(word.to_le_bytes());
-        }
-        if record.has(flag::MORE) {
-            return None;
-        }
-        let mut bytes = std::mem::take(&mut self.bytes);
-        // A writer that was killed at its configuration leaves the beginning of one; the last chunks are
-        // the whole one.
-        let length = usize::try_from(record.update_id).unwrap_or(usize::MAX).min(bytes.len());
-        let whole = length.div_ceil(CHUNK) * CHUNK;
-        bytes.drain(..bytes.len().saturating_sub(whole));
-        bytes.truncate(length);
         let place = "the journal's configuration records";
-        let text = String::from_utf8(bytes).map_err(|error| TableError::Text {
-            place: place.to_owned(),
-            detail: error.to_string(),
-        });
+        let text = self
+            .text
+            .take(record)?
+            .map_err(|detail| TableError::Text { place: place.to_owned(), detail });
         Some(text.and_then(|text| parse(&text, place)))
     }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
-use tandem_drain::Drain;
 use tandem_drain::alerts::{Alerts, Settings};
+use tandem_drain::{Drain, Sink};
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
 use tandem_gateway::client::{self, ClientError};
@@ -546,11 +546,15 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
             config.run.dir.display()
         ))
     })?;
-    let settings = alert_settings(&config)?;
     let stop = stop_flag(while_pid)?;
     let plan = drain_role::plan(&config);
-    let alerts = Alerts::start(&plan, settings, Pauser::of(&config)).map_err(Failure::usage)?;
-    let mut drain = Drain::new(tandem_drain::Source::new(plan), vec![Box::new(alerts)]);
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    if config.alerts.is_some() {
+        let settings = alert_settings(&config)?;
+        let alerts = Alerts::start(&plan, settings, Pauser::of(&config));
+        sinks.push(Box::new(alerts.map_err(Failure::usage)?));
+    }
+    let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
     while !stop.load(Ordering::Relaxed) {
         if !drain.turn() {
             std::thread::sleep(DRAIN_TURN);
