@@ -487,7 +487,7 @@ pub fn to_records(setup: &Setup) -> Result<Vec<Record>, TableError> {
 pub fn run_info(text: &str) -> Result<RunInfo, String> {
     let table = parse(text, "the journal's configuration records").map_err(|e| e.to_string())?;
     let cycles = table.engine().map_err(|error| error.to_string())?.graph().cycles().to_vec();
-    let numeraire = table.trading().map_err(|e| e.to_string())?.map(|t| t.limits.numeraire);
+    let numeraire = table.trading().map_err(|e| e.to_string())?.map(|trading| trading.numeraire);
     Ok(RunInfo {
         run: table.setup.run,
         mode: table.setup.mode,
