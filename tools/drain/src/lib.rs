@@ -10,6 +10,8 @@
 
 pub mod alerts;
 pub mod plan;
+pub mod postgres;
+pub mod rows;
 pub mod run;
 pub mod source;
 pub mod tail;
