@@ -71,6 +71,9 @@ pub struct Config {
     /// Who is told of trouble; absent: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Alerts>,
+    /// A database for the journal's rows; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<crate::postgres_config::Postgres>,
     /// Venues by name: `binance`, `coinbase`, `kraken`.
     pub venue: BTreeMap<String, VenueConfig>,
 }
@@ -520,6 +523,9 @@ impl Config {
         if let Some(Err((key, value, rule))) = self.alerts.as_ref().map(Alerts::check) {
             return err(key, &value, rule);
         }
+        if let Some(Err((key, value, rule))) = self.postgres.as_ref().map(|part| part.check()) {
+            return err(key, &value, rule);
+        }
         if self.venue.is_empty() {
             return err("venue".into(), &"nothing", "at least one venue is needed");
         }
@@ -693,7 +699,7 @@ impl Config {
     /// Returns whether anything behind the journal is wanted: then a drain runs.
     #[must_use]
     pub fn has_drain(&self) -> bool {
-        self.alerts.is_some()
+        self.alerts.is_some() || self.postgres.is_some()
     }
 
     /// Returns where the journal is.
@@ -1007,6 +1013,43 @@ mod tests {
             (is_key || line.starts_with('[')).then_some(line)
         });
         format!("[alerts]\n{}\n", keys.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// A table that ends with an empty line, as it stands in the shipped file, behind its comment marks.
+    fn postgres_text() -> String {
+        let (_, table) = SAMPLE.split_once("\n# [postgres]\n").expect("the table is in the file");
+        let keys = table.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
+            let line = line.strip_prefix("# ")?;
+            line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')).then_some(line)
+        });
+        format!("[postgres]\n{}\n", keys.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Every key of the table is in the shipped file, and the table there is right.
+    #[test]
+    fn the_shipped_database_is_whole() {
+        let text = postgres_text();
+        let config = load(&format!("{SAMPLE}\n{text}")).expect("right");
+        assert!(config.has_drain());
+        let full = serde_json::to_value(config.postgres.expect("a database")).expect("JSON");
+        for key in full.as_object().expect("a table").keys() {
+            let stands = |line: &str| line.starts_with(&format!("{key} = "));
+            assert!(text.lines().any(stands), "`{key}` is not there");
+        }
+        for (from, to, told) in [
+            ("batch_ms = ", "bach_ms = ", "did you mean `batch_ms`"),
+            ("tls = \"verify\"", "tls = \"off\"", "socket or loopback"),
+            ("tls = \"verify\"", "tls = \"perhaps\"", "verify or off"),
+            ("schema = \"tandem\"", "schema = \"x; drop\"", "small letters"),
+            ("port = 5432", "port = 0", "range"),
+            ("owner_user = ", "# owner_user = ", "needs owner_user"),
+            ("user = ", "# user = ", "missing field `user`"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let wrong = text.replacen(&format!("\n{from}"), &format!("\n{to}"), 1);
+            let message = load(&format!("{SAMPLE}\n{wrong}")).expect_err(to).to_string();
+            assert!(message.contains(told), "{to}: {message}");
+        }
     }
 
     fn with_alerts(from: &str, to: &str) -> Result<Config, String> {

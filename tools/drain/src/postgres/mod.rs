@@ -10,10 +10,11 @@
 //!
 //! Not here: what rows are (`crate::rows`), the transaction (`write`), the connection (`session`).
 
+pub mod check;
 pub mod latency;
 pub mod migrate;
 pub mod session;
-mod wire;
+pub mod wire;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -69,7 +69,7 @@ fn field(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Adds a numeric: how many digits of base 10,000, the power of the first, sign, decimals shown, digits.
-fn put_numeric(out: &mut Vec<u8>, quanta: i128, exponent: u8) {
+pub fn put_numeric(out: &mut Vec<u8>, quanta: i128, exponent: u8) {
     let scale = u32::from(exponent);
     let mut rest = quanta.unsigned_abs();
     // 39 decimal digits at most, and the digits are aligned at the point: eleven places at most.

@@ -14,6 +14,7 @@ pub mod level;
 pub mod live;
 pub mod opportunities;
 pub mod orders;
+pub mod postgres;
 pub mod roles;
 pub mod why;
 mod why_not;
@@ -204,7 +205,7 @@ enum Command {
         #[arg(long, hide = true, value_name = "PID")]
         while_pid: Option<u32>,
     },
-    /// Tells people what is wrong with a run; needs [alerts].
+    /// Everything behind the journal: alerts and databases; needs [alerts] or [postgres].
     #[command(after_help = "Example:
   tandem drain --config deploy/tandem.toml")]
     Drain {
@@ -311,6 +312,11 @@ enum Command {
     Alerts {
         #[command(subcommand)]
         command: alerts::AlertsCommand,
+    },
+    /// The database that the drain writes into.
+    Postgres {
+        #[command(subcommand)]
+        command: postgres::PostgresCommand,
     },
     /// Every stage from configuration to READY, and what differs from the venues' books.
     #[command(after_help = "Examples:
@@ -464,6 +470,7 @@ fn dispatch(command: Command) -> Done {
         Command::Replay { path, verify: _, json } => replay_command(&path, json),
         Command::Keys { command } => keys::run(&command),
         Command::Alerts { command } => alerts::run(&command),
+        Command::Postgres { command } => postgres::run(&command),
         Command::Reconcile(args) => account::reconcile(&args),
         Command::Why(args) => why::run(&args),
         Command::Config { command } => config_command(&command),

@@ -8,6 +8,7 @@ use clap::Args;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_drain::alerts::{Alerts, Settings};
+use tandem_drain::postgres::Postgres;
 use tandem_drain::{Drain, Sink};
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
@@ -33,7 +34,7 @@ use crate::identity::Identity;
 use crate::routes::{ENGINE_ROW, RoutesError, WARDEN_ROW, gateway_row};
 use crate::secrets::{self, KeyFile};
 use crate::warden_role::WardenStats;
-use crate::{latch, supervisor, table, venues};
+use crate::{latch, postgres_config, supervisor, table, venues};
 
 /// What a simulator is to be.
 #[derive(Args, Debug)]
@@ -554,6 +555,10 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         let alerts = Alerts::start(&plan, settings, Pauser::of(&config));
         sinks.push(Box::new(alerts.map_err(Failure::usage)?));
     }
+    if config.postgres.is_some() {
+        let settings = postgres_config::settings(&config).map_err(Failure::refused)?;
+        sinks.push(Box::new(Postgres::start(&plan, settings).map_err(Failure::failed)?));
+    }
     let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
     while !stop.load(Ordering::Relaxed) {
         if !drain.turn() {
@@ -584,6 +589,9 @@ pub fn up(arg: &ConfigArg, while_pid: Option<u32>) -> Done {
     if config.alerts.is_some() {
         // Refused before anything runs: a run whose alerts nobody gets must not begin unnoticed.
         alert_settings(&config)?;
+    }
+    if config.postgres.is_some() {
+        postgres_config::settings(&config).map_err(Failure::refused)?;
     }
     let stop = stop_flag(while_pid)?;
     // Whoever holds the clock page owns the run: a second `up` is refused before it changes anything.

@@ -1,0 +1,692 @@
+//! The journal in a real PostgreSQL: every row once, in order, whatever happens to the drain or to the server;
+//! hostile texts are texts; rights are the least; trouble is told. The journal is a real one, of a short demo.
+//!
+//! Counts are taken a second time from the records' raw words, by code that shares nothing with the drain's.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "support/postgres.rs"]
+mod pg;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use pg::Server;
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
+use support::{RunDir, signal, wait_for};
+use tandem_core::record::{Kind, Record, flag};
+use tandem_drain::rows::Table;
+use tandem_feeds::tile::record_schema;
+use tandem_shm::{JournalReader, JournalSpec, JournalWriter, tsc};
+
+const SAMPLE: &str = include_str!("../../../deploy/tandem.toml");
+
+/// The records of a short live demo; `TANDEM_TEST_JOURNAL` names another journal.
+fn records() -> &'static [Record] {
+    static RECORDS: OnceLock<Vec<Record>> = OnceLock::new();
+    RECORDS.get_or_init(|| {
+        if let Some(place) = std::env::var_os("TANDEM_TEST_JOURNAL") {
+            return read(Path::new(&place));
+        }
+        let dir = RunDir::new("pg-demo");
+        let run = dir.path().join("run");
+        let said = Command::new(dir.program())
+            .args(["demo", "--for", "8s", "--seed", "7", "--json", "--dir"])
+            .arg(&run)
+            .output()
+            .unwrap();
+        let records = read(&run.join("journal"));
+        let fills = records.iter().filter(|record| record.kind() == Some(Kind::OrderFill)).count();
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(10 < fills, "the demo traded: {fills} fills, {} records: {said}", records.len());
+        records
+    })
+}
+
+fn read(journal: &Path) -> Vec<Record> {
+    let mut reader = JournalReader::<Record>::open(journal, record_schema()).unwrap();
+    std::iter::from_fn(|| reader.next().unwrap()).collect()
+}
+
+/// A run's directory with a journal, and the drain that follows it.
+struct Run {
+    dir: RunDir,
+    config: PathBuf,
+    writer: Option<JournalWriter<Record>>,
+}
+
+impl Run {
+    fn new(test: &str, section: &str) -> Run {
+        let dir = RunDir::new(test);
+        let run = dir.path().join("run");
+        fs::create_dir_all(&run).unwrap();
+        let text = SAMPLE.replacen("/dev/shm/tandem", &run.display().to_string(), 1).replacen(
+            "/var/lib/tandem",
+            &dir.path().join("state").display().to_string(),
+            1,
+        );
+        let config = dir.path().join("tandem.toml");
+        fs::write(&config, format!("{text}\n{section}")).unwrap();
+        let spec = JournalSpec {
+            segment_bytes: 8 << 20,
+            segments_max: 64,
+            ..JournalSpec::new(record_schema())
+        };
+        let writer = JournalWriter::create(&run.join("journal"), &spec).unwrap();
+        Run { dir, config, writer: Some(writer) }
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.dir.path().join("run/journal")
+    }
+
+    fn append(&mut self, records: &[Record]) {
+        let writer = self.writer.as_mut().unwrap();
+        append(writer, records);
+    }
+
+    fn next_seq(&self) -> u64 {
+        self.writer.as_ref().unwrap().next_seq()
+    }
+
+    fn drain(&self) -> Drain {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("drain.log"))
+            .unwrap();
+        let child = Command::new(self.dir.program())
+            .args(["drain", "--config"])
+            .arg(&self.config)
+            .env("TANDEM_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Drain(child)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("drain.log")).unwrap_or_default()
+    }
+
+    fn say(&self, words: &[&str]) -> (i32, String) {
+        let output = Command::new(self.dir.program())
+            .args(words)
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
+        (output.status.code().unwrap_or(-1), text.concat())
+    }
+}
+
+fn append(writer: &mut JournalWriter<Record>, records: &[Record]) {
+    for record in records {
+        let until = Instant::now() + Duration::from_secs(30);
+        // The helper makes segments ahead; on a busy host it may be late.
+        while writer.append(record).is_err() {
+            assert!(Instant::now() < until, "no room");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    writer.beat(tsc());
+}
+
+struct Drain(Child);
+
+impl Drain {
+    fn kill(&mut self) {
+        signal(self.0.id(), 9);
+        self.0.wait().unwrap();
+    }
+
+    fn rss_kib(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap().count()
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        signal(self.0.id(), 15);
+        let _ = wait_for(Duration::from_secs(10), || self.0.try_wait().ok().flatten().is_some());
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `[postgres]` over the server's socket, with short times.
+fn socket(server: &Server, more: &str) -> String {
+    format!(
+        "[postgres]\nhost = \"{}\"\nport = {}\ndatabase = \"postgres\"\nuser = \"writer\"\n\
+         owner_user = \"postgres\"\nconnect_timeout_ms = 1000\nstatement_timeout_ms = 2000\n\
+         backoff_max_ms = 500\nbatch_ms = 50\n{more}\n",
+        server.dir.display(),
+        server.port
+    )
+}
+
+/// Makes the schema and a role that may only do what the drain needs.
+fn prepare(server: &Server, run: &Run) {
+    let (code, said) = run.say(&["postgres", "migrate"]);
+    assert_eq!(code, 0, "{said}");
+    let sql = "DO $$ BEGIN CREATE ROLE writer LOGIN PASSWORD 'c4n4ry-pass'; EXCEPTION WHEN duplicate_object \
+        THEN NULL; END $$; GRANT tandem_drain TO writer";
+    server.client("postgres").batch_execute(sql).unwrap();
+}
+
+fn cursor(client: &mut postgres::Client, stream: &str) -> u64 {
+    let row = client.query_opt("SELECT next_seq FROM drain_cursor WHERE stream = $1", &[&stream]);
+    row.unwrap().map_or(0, |row| row.get::<_, i64>(0).cast_unsigned())
+}
+
+fn wait_drained(server: &Server, run: &Run, within: Duration) {
+    let wanted = run.next_seq();
+    let mut client = server.client("postgres");
+    let done = wait_for(within, || cursor(&mut client, "main") == wanted);
+    let at = cursor(&mut client, "main");
+    assert!(done, "drained to {at} of {wanted}: {}", run.log());
+}
+
+fn count(client: &mut postgres::Client, table: &str) -> i64 {
+    client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).unwrap().get(0)
+}
+
+/// What the tables must hold, from raw words.
+fn expected(records: &[Record]) -> BTreeMap<&'static str, i64> {
+    let mut counts: BTreeMap<&'static str, i64> = BTreeMap::new();
+    let mut sets: BTreeMap<&'static str, BTreeSet<Vec<i64>>> = BTreeMap::new();
+    let mut last: BTreeMap<(i64, u8, i64), Vec<i64>> = BTreeMap::new();
+    let (mut run, mut opportunity, mut text) = (0i64, [0i64; 2], Vec::new());
+    for r in records {
+        let [a, b, c, d] = r.data;
+        let mut add = |table| *counts.entry(table).or_default() += 1;
+        let mut set = |table, key: &[i64]| {
+            sets.entry(table).or_default().insert(key.to_vec());
+        };
+        let (venue, instrument) = (i64::from(r.venue), i64::from(r.instrument));
+        let (of, run_now) = (i64::from(r.run), run);
+        // A change of what is told again and again.
+        let mut changed = |key: i64, word: &[i64]| {
+            last.insert((run_now, r.kind, key), word.to_vec()).as_deref() != Some(word)
+        };
+        match r.kind {
+            72 => {
+                text.extend(r.data.into_iter().flat_map(i64::to_le_bytes));
+                if r.flags & flag::MORE == 0 {
+                    text.truncate(r.update_id as usize);
+                    let setup: serde_json::Value = serde_json::from_slice(&text).unwrap();
+                    run = setup["run"].as_i64().unwrap();
+                    add("runs");
+                    add("configuration");
+                    let listed = setup["listings"].as_array().unwrap();
+                    *counts.entry("instruments").or_default() += listed.len() as i64;
+                    let of =
+                        |key: &str| listed.iter().map(|l| l[key].to_string()).collect::<Vec<_>>();
+                    let assets: BTreeSet<String> =
+                        [of("base"), of("quote")].concat().into_iter().collect();
+                    *counts.entry("assets").or_default() += assets.len() as i64;
+                    text.clear();
+                }
+            }
+            64 => match r.part {
+                0 => opportunity[0] = b,
+                1 => {}
+                2 => set("opportunities", &[run, opportunity[0], a]),
+                _ => add("opportunity_legs"),
+            },
+            65 if r.part == 0 => add("denials"),
+            47 if r.part == 0 => {
+                opportunity[1] = b;
+                set("rounds", &[of, b]);
+                add("round_stages");
+            }
+            47 if 2 <= r.part => set("round_legs", &[of, opportunity[1], i64::from(r.part)]),
+            32 if r.flags & flag::OUTPUT == 0 => {}
+            32 | 33 | 35 | 36 | 38..=42 => {
+                set("orders", &[of, a]);
+                add("order_events");
+            }
+            34 => add("order_events"),
+            37 | 55 => {
+                set("orders", &[of, a]);
+                add("order_events");
+                set("fills", &[venue, instrument, r.update_id as i64]);
+            }
+            44 => add("balances"),
+            48 => {
+                add("ledger");
+                let day = r.engine_ts_ns.div_euclid(86_400_000_000_000);
+                set("pnl_venue_day", &[day, venue, i64::from(r.asset), c]);
+            }
+            49 => set("pnl_day", &[a, i64::from(r.asset)]),
+            53 | 54 | 68 | 70 => add("audit"),
+            50 if changed(0, &[a]) => add("audit"),
+            16 | 43 | 71 => add("venue_events"),
+            46 if changed(venue, &[a, b]) => add("venue_events"),
+            51 if changed(a << 8 | venue, &[b, d]) => add("venue_events"),
+            52 if changed(0, &[c]) => add("venue_events"),
+            18 if changed(instrument, &[a, b, c, d]) => add("venue_events"),
+            45 if changed(instrument, &[a, b]) => add("venue_events"),
+            _ => {}
+        }
+        if r.kind == 5 && changed(instrument, &[a]) && a != 0 {
+            *counts.entry("venue_events").or_default() += 1;
+        }
+        if matches!(r.kind, 1 | 2 | 3 | 5) && r.flags & flag::LAST != 0 {
+            let second = r.engine_ts_ns / 1_000_000_000;
+            sets.entry("bbo_samples").or_default().insert(vec![run, instrument, second]);
+        }
+    }
+    counts.extend(sets.into_iter().map(|(table, keys)| (table, keys.len() as i64)));
+    counts.insert("journals", 1);
+    counts
+}
+
+/// Compares every table's count with the journal's; prints them.
+fn compare(client: &mut postgres::Client, wanted: &BTreeMap<&'static str, i64>) {
+    let mut text = String::new();
+    let mut wrong = Vec::new();
+    for table in Table::ALL.into_iter().filter(|table| *table != Table::LatencyIntervals) {
+        let (found, wanted) =
+            (count(client, table.name()), wanted.get(table.name()).copied().unwrap_or(0));
+        text.push_str(&format!("{} {found} ", table.name()));
+        if found != wanted {
+            wrong.push(format!("{}: {found}, the journal says {wanted}", table.name()));
+        }
+    }
+    println!("rows by table: {text}");
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// Rows of the tables that only grow came in the order of the journal: each transaction's are all later than
+/// those of the one before.
+fn check_order(client: &mut postgres::Client) {
+    for table in Table::ALL.into_iter().filter(|table| !table.changes()) {
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT min(seq) AS lowest, lag(max(seq)) OVER (ORDER BY xmin::text::bigint) \
+             AS before FROM {} GROUP BY xmin, journal) AS transactions WHERE lowest < before",
+            table.name()
+        );
+        let backwards: i64 = client.query_one(&sql, &[]).unwrap().get(0);
+        assert_eq!(backwards, 0, "{} is out of order", table.name());
+    }
+}
+
+/// One line a table: a digest over every row, whatever order they stand in.
+fn digests(client: &mut postgres::Client) -> BTreeMap<&'static str, String> {
+    let tables = Table::ALL
+        .into_iter()
+        .filter(|table| !matches!(table, Table::Journals | Table::LatencyIntervals));
+    tables
+        .map(|table| {
+            let name = table.name();
+            let sql = format!(
+                "SELECT count(*)::text || ' ' || md5(coalesce(string_agg(t, '' ORDER BY t), '')) \
+                 FROM (SELECT {name}::text AS t FROM {name}) AS rows"
+            );
+            (name, client.query_one(&sql, &[]).unwrap().get(0))
+        })
+        .collect()
+}
+
+/// A second database of the same server, filled in one go by a drain that nobody disturbs.
+fn undisturbed(server: &Server, run: &Run) -> BTreeMap<&'static str, String> {
+    let mut client = server.client("postgres");
+    client.batch_execute("DROP DATABASE IF EXISTS calm").unwrap();
+    client.batch_execute("CREATE DATABASE calm").unwrap();
+    let text = fs::read_to_string(&run.config).unwrap();
+    let calm = text.replacen("database = \"postgres\"", "database = \"calm\"", 1);
+    fs::write(&run.config, calm).unwrap();
+    prepare(server, run);
+    let mut config = postgres::Config::new();
+    config.host_path(&server.dir).port(server.port).user("postgres").dbname("calm");
+    let mut client = config.connect(postgres::NoTls).unwrap();
+    client.batch_execute("SET search_path = tandem").unwrap();
+    let drain = run.drain();
+    let wanted = run.next_seq();
+    assert!(
+        wait_for(Duration::from_secs(120), || cursor(&mut client, "main") == wanted),
+        "{}",
+        run.log()
+    );
+    drop(drain);
+    fs::write(&run.config, text).unwrap();
+    digests(&mut client)
+}
+
+#[test]
+fn counts_are_the_journals_and_rights_the_least() {
+    let Some(server) = Server::start("counts") else { return };
+    let mut run = Run::new("pg-counts", &socket(&server, ""));
+    // Before the schema is there the drain says so and waits.
+    let (code, said) = run.say(&["postgres", "check"]);
+    assert_eq!(code, 1, "no such role yet: {said}");
+    prepare(&server, &run);
+    let (code, said) = run.say(&["postgres", "migrate", "--json"]);
+    assert_eq!(
+        (code, said.contains("\"applied\": 0") || said.contains("\"applied\":0")),
+        (0, true),
+        "{said}"
+    );
+    run.append(records());
+    let drain = run.drain();
+    wait_drained(&server, &run, Duration::from_secs(60));
+    let mut client = server.client("postgres");
+    compare(&mut client, &expected(&read(&run.journal())));
+    check_order(&mut client);
+    assert_eq!(count(&mut client, "dead_letter"), 0);
+    money_is_exact(&mut client);
+    let (code, said) = run.say(&["postgres", "check", "--json"]);
+    assert_eq!(code, 0, "{said}");
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&report["ok"], &report["lag_records"]), (&true.into(), &0.into()), "{said}");
+    assert_eq!(report["too_much"].as_array().unwrap().len(), 0, "{said}");
+    rights_are_the_least(&server);
+    queries_run_and_use_indexes(&mut client);
+    // A schema that changes while the drain writes: nothing more is written.
+    let before = digests(&mut client);
+    let bump = "INSERT INTO schema_history SELECT max(version) + 1, 'next', applied_on, checksum \
+        FROM (SELECT * FROM schema_history ORDER BY version DESC LIMIT 1) AS newest GROUP BY applied_on, checksum";
+    client.batch_execute(bump).unwrap();
+    run.append(&records()[..5_000]);
+    assert!(
+        wait_for(Duration::from_secs(20), || run
+            .log()
+            .contains("has version 2, this build writes version 1")),
+        "{}",
+        run.log()
+    );
+    assert_eq!(digests(&mut client), before, "nothing was written into another schema");
+    let (code, said) = run.say(&["postgres", "check"]);
+    assert_eq!((code, said.contains("run the newer tandem")), (1, true), "{said}");
+    client.batch_execute("DELETE FROM schema_history WHERE version = 2").unwrap();
+    wait_drained(&server, &run, Duration::from_secs(30));
+    drop(drain);
+}
+
+/// What the ledger holds is its own sum, and fills' numbers are those of the records, as text.
+fn money_is_exact(client: &mut postgres::Client) {
+    let sql = "SELECT count(*) FROM (SELECT delta, after, lag(after) OVER (PARTITION BY venue, asset ORDER BY seq) \
+        AS before FROM ledger WHERE venue IS NOT NULL) AS l WHERE before IS NOT NULL AND before + delta <> after";
+    assert_eq!(client.query_one(sql, &[]).unwrap().get::<_, i64>(0), 0, "every balance is the sum");
+    let sql = "SELECT count(*) FROM (SELECT venue, asset, account, sum(delta) AS sum, count(*) AS n FROM ledger \
+        GROUP BY 1, 2, 3) AS l FULL JOIN (SELECT venue, asset, account, sum(amount) AS sum, sum(postings) AS n \
+        FROM pnl_venue_day GROUP BY 1, 2, 3) AS d ON coalesce(l.venue, 'none') = d.venue AND l.asset = d.asset \
+        AND l.account = d.account WHERE l.sum IS DISTINCT FROM d.sum OR l.n IS DISTINCT FROM d.n";
+    assert_eq!(
+        client.query_one(sql, &[]).unwrap().get::<_, i64>(0),
+        0,
+        "days are the postings' sums"
+    );
+    let told: i64 = client
+        .query_one(
+            "SELECT count(*) FROM opportunities o JOIN rounds r USING (journal, run, round) \
+            WHERE o.verdict = 'taken'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    let taken = count(client, "opportunities WHERE verdict = 'taken'");
+    assert!(0 < taken && taken == told, "{taken} taken, {told} with their round");
+}
+
+fn rights_are_the_least(server: &Server) {
+    let mut owner = server.client("postgres");
+    owner.batch_execute("CREATE SCHEMA other; CREATE TABLE other.secret (x int)").unwrap();
+    let mut writer = server.client("writer");
+    for (sql, why) in [
+        ("DROP TABLE fills", "42501"),
+        ("TRUNCATE fills", "42501"),
+        ("DELETE FROM fills", "42501"),
+        ("UPDATE ledger SET delta = 0", "42501"),
+        ("UPDATE dead_letter SET error = ''", "42501"),
+        ("ALTER TABLE fills ADD x int", "42501"),
+        ("CREATE TABLE mine (x int)", "42501"),
+        ("CREATE SCHEMA mine", "42501"),
+        ("CREATE ROLE mine", "42501"),
+        ("COPY fills TO PROGRAM 'true'", "42501"),
+        ("COPY fills FROM PROGRAM 'echo'", "42501"),
+        ("COPY fills TO '/tmp/tandem-copy'", "42501"),
+        ("SELECT * FROM other.secret", "42501"),
+        ("SELECT pg_read_file('/etc/passwd')", "42501"),
+        ("SELECT drop_partitions(current_date)", "42501"),
+        ("INSERT INTO schema_history VALUES (9, 'x', 'x', '1')", "42501"),
+        ("SELECT ensure_partitions(current_date, 1000)", "P0001"),
+        ("SELECT ensure_partitions(date '1970-01-01', 1)", "P0001"),
+    ] {
+        let error = writer.batch_execute(sql).expect_err(sql);
+        assert_eq!(
+            error.code().map(|code| code.code().to_owned()).as_deref(),
+            Some(why),
+            "{sql}: {error}"
+        );
+    }
+    // What it may do it can: and a name that is looked for elsewhere does not lead the function astray.
+    writer.batch_execute("SELECT ensure_partitions(current_date + 3, 2)").unwrap();
+    owner.batch_execute("SELECT drop_partitions(current_date - 30)").unwrap();
+}
+
+/// Every shipped query runs; those that are marked use an index.
+fn queries_run_and_use_indexes(client: &mut postgres::Client) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/sql/queries");
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(8 <= names.len(), "{names:?}");
+    client.batch_execute("ANALYZE").unwrap();
+    for path in names {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        // As in psql, `:'name'` is given by whoever asks; the first line of the file says what to try.
+        let mut sql = text.clone();
+        for line in text.lines().filter_map(|line| line.strip_prefix("-- try ")) {
+            let (key, value) = line.split_once(" = ").unwrap();
+            sql = sql.replace(&format!(":'{key}'"), &format!("'{value}'"));
+        }
+        assert!(!sql.contains(":'"), "{name}: a parameter without a value to try");
+        let rows = client.query(&sql, &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let plan = client.query(&format!("EXPLAIN {sql}"), &[]).unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        client.batch_execute("SET enable_seqscan = off").unwrap();
+        let forced = client.query(&format!("EXPLAIN {sql}"), &[]).unwrap();
+        client.batch_execute("SET enable_seqscan = on").unwrap();
+        let forced: String = forced.iter().map(|row| row.get::<_, String>(0) + "\n").collect();
+        println!("{name}: {} rows; {}", rows.len(), plan.first().unwrap());
+        if text.contains("-- uses an index") {
+            // Small tables are scanned; that the index serves is seen where scanning is dear.
+            assert!(forced.contains("Index"), "{name}: {forced}");
+        }
+        assert!(!rows.is_empty() || text.contains("-- may be empty"), "{name} finds nothing");
+    }
+}
+
+#[test]
+fn numerics_are_what_the_server_reads() {
+    let Some(server) = Server::start("numeric") else { return };
+    let run = Run::new("pg-numeric", &socket(&server, ""));
+    prepare(&server, &run);
+    let client = std::cell::RefCell::new(server.client("postgres"));
+    // Through the drain's own encoder: rows of a table, copied as it copies them.
+    let mut runner =
+        TestRunner::new(Cases { cases: 40, failure_persistence: None, ..Cases::default() });
+    let numbers = proptest::collection::vec((any::<i128>(), any::<i64>(), 0u8..=30), 1..50);
+    runner
+        .run(&numbers, |numbers| {
+            let mut client = client.borrow_mut();
+            let mut bytes = tandem_drain::postgres::wire::HEADER.to_vec();
+            let mut wanted = Vec::new();
+            for (at, (wide, narrow, exponent)) in numbers.iter().enumerate() {
+                let quanta = if at % 2 == 0 { *wide } else { i128::from(*narrow) };
+                bytes.extend(1i16.to_be_bytes());
+                tandem_drain::postgres::wire::put_numeric(&mut bytes, quanta, *exponent);
+                let width = usize::from(*exponent) + 1;
+                let digits = format!("{:0width$}", quanta.unsigned_abs());
+                let (whole, fraction) = digits.split_at(digits.len() - usize::from(*exponent));
+                let sign = if quanta < 0 { "-" } else { "" };
+                wanted.push(match exponent {
+                    0 => format!("{sign}{whole}"),
+                    _ => format!("{sign}{whole}.{fraction}"),
+                });
+            }
+            bytes.extend(tandem_drain::postgres::wire::TRAILER);
+            client
+                .batch_execute(
+                    "CREATE TEMP TABLE IF NOT EXISTS n (id serial, v numeric); TRUNCATE n",
+                )
+                .unwrap();
+            let mut copy = client.copy_in("COPY n (v) FROM STDIN (FORMAT binary)").unwrap();
+            copy.write_all(&bytes).unwrap();
+            copy.finish().unwrap();
+            let found: Vec<String> = client
+                .query("SELECT v::text FROM n ORDER BY id", &[])
+                .unwrap()
+                .iter()
+                .map(|r| r.get(0))
+                .collect();
+            prop_assert_eq!(found, wanted);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn hostile_texts_are_texts_and_poison_is_set_aside() {
+    let Some(server) = Server::start("hostile") else { return };
+    let mut run = Run::new("pg-hostile", &socket(&server, ""));
+    prepare(&server, &run);
+    // The demo's configuration with symbols of an enemy.
+    let mut text = Vec::new();
+    let records = records();
+    let config = records.iter().take_while(|record| record.kind() == Some(Kind::Config)).count();
+    for record in &records[..config] {
+        text.extend(record.data.into_iter().flat_map(i64::to_le_bytes));
+    }
+    text.truncate(records[0].update_id as usize);
+    let mut setup: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let names = ["x'; DROP TABLE fills;--", "\\.\n\t\u{1F4A3}'';--", "nul\0nul"];
+    let listings = setup["listings"].as_array_mut().unwrap();
+    for (listing, name) in listings.iter_mut().zip(names) {
+        listing["symbol"] = (*name).into();
+    }
+    let text = serde_json::to_vec(&setup).unwrap();
+    let mut hostile: Vec<Record> = tandem_drain::run::ConfigText::payloads(&text)
+        .map(|(data, flags, update_id)| Record {
+            flags,
+            update_id,
+            ..Record::new(Kind::Config, 0, u16::MAX, data)
+        })
+        .collect();
+    hostile.extend(&records[config..]);
+    run.append(&hostile);
+    let _drain = run.drain();
+    wait_drained(&server, &run, Duration::from_secs(120));
+    let mut client = server.client("postgres");
+    for name in &names[..2] {
+        let rows = client.query("SELECT * FROM instruments WHERE symbol = $1", &[name]).unwrap();
+        assert_eq!(rows.len(), 1, "{name:?}");
+    }
+    let dead = client
+        .query("SELECT table_name, seq, sqlstate, tries, payload FROM dead_letter", &[])
+        .unwrap();
+    let mut by_table: BTreeMap<String, i64> = BTreeMap::new();
+    for row in &dead {
+        assert_eq!((row.get::<_, String>(2).as_str(), row.get::<_, i16>(3)), ("22021", 3));
+        let payload: serde_json::Value = serde_json::from_str(&row.get::<_, String>(4)).unwrap();
+        assert!(payload.to_string().contains("nul\\u0000nul"), "{payload}");
+        *by_table.entry(row.get(0)).or_default() += 1;
+    }
+    println!("dead letters by table: {by_table:?}");
+    assert_eq!(by_table.get("instruments"), Some(&1));
+    // What is not in a table is a dead letter, and nothing is both.
+    let wanted = expected(&read(&run.journal()));
+    for table in Table::ALL.into_iter().filter(|t| !t.changes() && *t != Table::LatencyIntervals) {
+        let there = count(&mut client, table.name());
+        let dead = by_table.get(table.name()).copied().unwrap_or(0);
+        assert_eq!(
+            there + dead,
+            wanted.get(table.name()).copied().unwrap_or(0),
+            "{}",
+            table.name()
+        );
+    }
+    check_order(&mut client);
+    assert!(run.log().contains("dead_letter"), "it is said");
+}
+
+#[test]
+fn kills_lose_nothing_and_double_nothing() {
+    let Some(server) = Server::start("kills") else { return };
+    let mut run = Run::new("pg-kills", &socket(&server, ""));
+    prepare(&server, &run);
+    let kills: u64 =
+        std::env::var("TANDEM_DRAIN_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    // The journal grows all the time, in pieces of any size.
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writer = run.writer.take().unwrap();
+    let stopping = Arc::clone(&stop);
+    let player = std::thread::spawn(move || {
+        let records = records();
+        let (mut at, mut seed, mut total) = (0, 1u64, 0usize);
+        // No more than the journal holds.
+        while !stopping.load(Ordering::Relaxed) && total < 3_000_000 {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let end = (at + 1 + (seed >> 33) as usize % 400).min(records.len());
+            append(&mut writer, &records[at..end]);
+            total += end - at;
+            at = end % records.len();
+            std::thread::sleep(Duration::from_millis(8));
+        }
+        writer
+    });
+    let mut client = server.client("postgres");
+    let (mut last, mut moved) = (0, 0);
+    for kill in 0..kills {
+        let mut drain = run.drain();
+        // From before it connects to well within its batches.
+        let wait_ms = (kill.wrapping_mul(2_654_435_761) >> 7) % 450;
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        drain.kill();
+        let now = cursor(&mut client, "main");
+        assert!(last <= now, "the cursor never goes back");
+        moved += u64::from(last < now);
+        last = now;
+    }
+    stop.store(true, Ordering::Relaxed);
+    run.writer = Some(player.join().unwrap());
+    let _drain = run.drain();
+    wait_drained(&server, &run, Duration::from_secs(120));
+    println!(
+        "{kills} kills, the cursor moved between {moved} of them, {} records",
+        run.next_seq() - 1
+    );
+    assert!(kills / 4 <= moved, "most kills hit a drain at work: {moved} of {kills}");
+    drop(_drain);
+    check_order(&mut client);
+    compare(&mut client, &expected(&read(&run.journal())));
+    let disturbed = digests(&mut client);
+    assert_eq!(
+        disturbed,
+        undisturbed(&server, &run),
+        "row for row what an undisturbed drain writes"
+    );
+}
