@@ -11,10 +11,11 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -152,9 +153,10 @@ impl Drain {
         self.0.wait().unwrap();
     }
 
+    /// Memory of its own: segments of the journal that it has mapped are everybody's.
     fn rss_kib(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -165,6 +167,9 @@ impl Drain {
 
 impl Drop for Drain {
     fn drop(&mut self) {
+        if self.0.try_wait().ok().flatten().is_some() {
+            return;
+        }
         signal(self.0.id(), 15);
         let _ = wait_for(Duration::from_secs(10), || self.0.try_wait().ok().flatten().is_some());
         let _ = self.0.kill();
@@ -214,7 +219,8 @@ fn expected(records: &[Record]) -> BTreeMap<&'static str, i64> {
     let mut counts: BTreeMap<&'static str, i64> = BTreeMap::new();
     let mut sets: BTreeMap<&'static str, BTreeSet<Vec<i64>>> = BTreeMap::new();
     let mut last: BTreeMap<(i64, u8, i64), Vec<i64>> = BTreeMap::new();
-    let (mut run, mut opportunity, mut text) = (0i64, [0i64; 2], Vec::new());
+    let (mut run, mut generation) = (0i64, 0i64);
+    let (mut opportunity, mut text) = ([0i64; 2], Vec::new());
     for r in records {
         let [a, b, c, d] = r.data;
         let mut add = |table| *counts.entry(table).or_default() += 1;
@@ -222,10 +228,11 @@ fn expected(records: &[Record]) -> BTreeMap<&'static str, i64> {
             sets.entry(table).or_default().insert(key.to_vec());
         };
         let (venue, instrument) = (i64::from(r.venue), i64::from(r.instrument));
-        let (of, run_now) = (i64::from(r.run), run);
-        // A change of what is told again and again.
+        let (of, now) = (i64::from(r.run), generation);
+        // A change of what is told again and again; a run begins anew.
         let mut changed = |key: i64, word: &[i64]| {
-            last.insert((run_now, r.kind, key), word.to_vec()).as_deref() != Some(word)
+            let before = last.insert((now, r.kind, key), word.to_vec());
+            before.unwrap_or_else(|| vec![if r.kind == 5 { 0 } else { i64::MIN }]) != word
         };
         match r.kind {
             72 => {
@@ -234,6 +241,7 @@ fn expected(records: &[Record]) -> BTreeMap<&'static str, i64> {
                     text.truncate(r.update_id as usize);
                     let setup: serde_json::Value = serde_json::from_slice(&text).unwrap();
                     run = setup["run"].as_i64().unwrap();
+                    generation += 1;
                     add("runs");
                     add("configuration");
                     let listed = setup["listings"].as_array().unwrap();
@@ -287,12 +295,12 @@ fn expected(records: &[Record]) -> BTreeMap<&'static str, i64> {
             45 if changed(instrument, &[a, b]) => add("venue_events"),
             _ => {}
         }
-        if r.kind == 5 && changed(instrument, &[a]) && a != 0 {
+        if r.kind == 5 && changed(instrument, &[a]) {
             *counts.entry("venue_events").or_default() += 1;
         }
         if matches!(r.kind, 1 | 2 | 3 | 5) && r.flags & flag::LAST != 0 {
             let second = r.engine_ts_ns / 1_000_000_000;
-            sets.entry("bbo_samples").or_default().insert(vec![run, instrument, second]);
+            sets.entry("bbo_samples").or_default().insert(vec![now, instrument, second]);
         }
     }
     counts.extend(sets.into_iter().map(|(table, keys)| (table, keys.len() as i64)));
@@ -689,4 +697,318 @@ fn kills_lose_nothing_and_double_nothing() {
         undisturbed(&server, &run),
         "row for row what an undisturbed drain writes"
     );
+}
+
+/// Between client and server: hands bytes on, and only so many a second where that is asked for.
+struct Proxy {
+    port: u16,
+    /// Bytes a second; 0 is all there are.
+    rate: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn new(to: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (rate, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (slow, over) = (Arc::clone(&rate), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let Ok((client, _)) = listener.accept() else {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                };
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let slow = Arc::clone(&slow);
+                    std::thread::spawn(move || {
+                        let mut bytes = [0; 4096];
+                        while let Ok(count @ 1..) = from.read(&mut bytes) {
+                            let rate = slow.load(Ordering::Relaxed);
+                            if let Some(ms) = (count as u64 * 1_000).checked_div(rate) {
+                                std::thread::sleep(Duration::from_millis(ms));
+                            }
+                            if to.write_all(&bytes[..count]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                        let _ = from.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Proxy { port, rate, stop }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// `[postgres]` over TLS, through a proxy, with a password from a closed file.
+fn over_tls(server: &Server, port: u16, host: &str, ca: &str) -> String {
+    let password = server.file("password");
+    fs::write(&password, "c4n4ry-pass\n").unwrap();
+    fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    format!(
+        "[postgres]\nhost = \"{host}\"\nport = {port}\ndatabase = \"postgres\"\nuser = \"writer\"\n\
+         password_file = \"{}\"\nca_file = \"{}\"\nconnect_timeout_ms = 1000\n\
+         statement_timeout_ms = 2000\nbackoff_max_ms = 500\nbatch_ms = 50\n",
+        password.display(),
+        server.file(ca).display()
+    )
+}
+
+/// Imposes trouble, lets the journal grow, sees that nothing is written, lifts it, and sees all of it there.
+fn through(
+    server: &Server,
+    run: &mut Run,
+    drain: &Drain,
+    (name, told): (&str, &str),
+    impose: impl FnOnce(),
+    lift: impl FnOnce(),
+) {
+    let said = run.log().len();
+    impose();
+    run.append(&records()[..30_000]);
+    let is_told = wait_for(Duration::from_secs(15), || run.log()[said..].contains(told));
+    assert!(is_told, "{name}: `{told}` is not told: {}", &run.log()[said..]);
+    std::thread::sleep(Duration::from_millis(500));
+    let (rss, threads) = (drain.rss_kib(), drain.threads());
+    let before = run.next_seq();
+    lift();
+    let began = Instant::now();
+    wait_drained(server, run, Duration::from_secs(60));
+    let took = began.elapsed();
+    println!(
+        "{name}: told, and all {} records there {took:?} after it ended; {rss} KiB, {threads} threads meanwhile",
+        before - 1
+    );
+    assert!(threads <= 6, "{name}: {threads} threads");
+}
+
+#[test]
+fn a_server_in_trouble_costs_time_alone() {
+    let Some(server) = Server::start("trouble") else { return };
+    let proxy = Proxy::new(server.port);
+    let plain = socket(&server, "");
+    let mut run = Run::new("pg-trouble", &plain);
+    prepare(&server, &run);
+    // From here on over TLS, through the proxy.
+    let text = fs::read_to_string(&run.config).unwrap();
+    let with = |section: &str| fs::write(&run.config, text.replace(&plain, section)).unwrap();
+    for (host, ca, told) in [
+        ("127.0.0.1", "ca.pem", "not valid for name"),
+        ("localhost", "server.pem", "invalid peer certificate"),
+    ] {
+        with(&over_tls(&server, proxy.port, host, ca));
+        let (code, said) = run.say(&["postgres", "check"]);
+        assert!(code == 3 && said.contains(told), "{host} {ca}: {code} {said}");
+    }
+    with(&over_tls(&server, proxy.port, "localhost", "ca.pem"));
+    let (code, said) = run.say(&["postgres", "check", "--json"]);
+    assert!(code == 0 && said.contains("\"encrypted\":true"), "{code} {said}");
+    run.append(records());
+    let drain = run.drain();
+    wait_drained(&server, &run, Duration::from_secs(60));
+
+    through(
+        &server,
+        &mut run,
+        &drain,
+        ("stopped", "state=\"down\""),
+        || server.down(),
+        || server.up(),
+    );
+    let stop = || server.signal("-STOP");
+    through(&server, &mut run, &drain, ("hung", "did not answer"), stop, || server.signal("-CONT"));
+    let set = |sql: &str| {
+        let mut owner = server.client("postgres");
+        owner.batch_execute("SET default_transaction_read_only = off").unwrap();
+        sql.split(';').for_each(|sql| owner.batch_execute(sql).unwrap());
+    };
+    let on = || set("ALTER SYSTEM SET default_transaction_read_only = on;SELECT pg_reload_conf()");
+    let off = || set("ALTER SYSTEM RESET default_transaction_read_only;SELECT pg_reload_conf()");
+    through(&server, &mut run, &drain, ("read-only", "25006"), on, off);
+    let mut locker = server.client("postgres");
+    let mut holder = server.client("postgres");
+    let lock =
+        || locker.batch_execute("BEGIN; LOCK TABLE order_events IN ACCESS EXCLUSIVE MODE").unwrap();
+    let unlock = || {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'order_events'::regclass \
+            AND mode = 'AccessExclusiveLock' AND granted";
+        holder.batch_execute(sql).unwrap();
+    };
+    through(&server, &mut run, &drain, ("locked", "lock timeout"), lock, unlock);
+    full(&server, &mut run, &drain);
+    // Slow: a trickle, which is enough for small batches and never for the whole.
+    proxy.rate.store(100_000, Ordering::Relaxed);
+    run.append(&records()[..20_000]);
+    let began = Instant::now();
+    let mut client = server.client("postgres");
+    let at = cursor(&mut client, "main");
+    assert!(
+        wait_for(Duration::from_secs(60), || at < cursor(&mut client, "main")),
+        "{}",
+        run.log()
+    );
+    let moved = began.elapsed();
+    proxy.rate.store(0, Ordering::Relaxed);
+    wait_drained(&server, &run, Duration::from_secs(60));
+    println!("slow, 100 kB/s: the cursor moved after {moved:?}");
+
+    drop(drain);
+    compare(&mut client, &expected(&read(&run.journal())));
+    check_order(&mut client);
+    let disturbed = digests(&mut client);
+    assert!(!run.log().contains("c4n4ry-pass"), "no password is told");
+    fs::write(&run.config, &text).unwrap();
+    assert_eq!(
+        disturbed,
+        undisturbed(&server, &run),
+        "row for row what an undisturbed drain writes"
+    );
+}
+
+/// A table on a disk of its own that is full.
+fn full(server: &Server, run: &mut Run, drain: &Drain) {
+    let place = server.file("tiny");
+    fs::create_dir_all(&place).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=16m,mode=0777", "tmpfs"])
+        .arg(&place)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("SKIPPED: a full disk; mounting one takes root");
+        return;
+    }
+    let _unmount = Unmount(place.clone());
+    let location = place.join("space");
+    fs::create_dir_all(&location).unwrap();
+    assert!(Command::new("chown").arg("postgres").arg(&location).status().unwrap().success());
+    let mut owner = server.client("postgres");
+    for sql in [
+        &format!("CREATE TABLESPACE tiny LOCATION '{}'", location.display()),
+        "ALTER TABLE round_stages SET TABLESPACE tiny",
+        "CREATE TABLE public.filler (t text) TABLESPACE tiny",
+    ] {
+        owner.batch_execute(sql).unwrap();
+    }
+    let fill = || {
+        let mut owner = server.client("postgres");
+        // Ever smaller pieces, until not a page is left.
+        for rows in [1_000, 100, 10, 1] {
+            let sql = format!(
+                "INSERT INTO public.filler SELECT repeat('x', 1900) FROM generate_series(1, {rows})"
+            );
+            while owner.batch_execute(&sql).is_ok() {}
+        }
+    };
+    let empty = || {
+        let mut owner = server.client("postgres");
+        owner.batch_execute("DROP TABLE public.filler").unwrap();
+        owner.batch_execute("CHECKPOINT").unwrap();
+    };
+    through(server, run, drain, ("full", "53100"), fill, empty);
+    let mut owner = server.client("postgres");
+    owner.batch_execute("ALTER TABLE round_stages SET TABLESPACE pg_default").unwrap();
+    owner.batch_execute("DROP TABLESPACE tiny").unwrap();
+}
+
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn rows_a_second_beside_plain_copy_and_memory_in_an_outage() {
+    let Some(server) = Server::start("rate") else { return };
+    let mut run = Run::new("pg-rate", &socket(&server, ""));
+    prepare(&server, &run);
+    let times = std::env::var("TANDEM_DRAIN_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    run.append(&records()[..20_000]);
+    let drain = run.drain();
+    wait_drained(&server, &run, Duration::from_secs(60));
+    server.down();
+    let before = drain.rss_kib();
+    for _ in 0..times {
+        run.append(records());
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let after = drain.rss_kib();
+    println!("an outage of {} records: {before} KiB before, {after} KiB after", run.next_seq());
+    assert!(after < before + 8_192, "memory of an outage is bounded: {before} to {after} KiB");
+    server.up();
+    let mut client = server.client("postgres");
+    let (records_before, rows_before) = (cursor(&mut client, "main"), rows_in(&mut client));
+    let began = Instant::now();
+    wait_drained(&server, &run, Duration::from_secs(300));
+    let took = began.elapsed().as_secs_f64();
+    let rows = rows_in(&mut client) - rows_before;
+    let records_s = (run.next_seq() - records_before) as f64 / took;
+    let span_s = 18.0;
+    println!(
+        "catch-up: {records_s:.0} records/s, {:.0} rows/s; {:.0} times live ({} records in {span_s} s)",
+        rows as f64 / took,
+        records_s / (records().len() as f64 / span_s),
+        records().len()
+    );
+    println!("peak while catching up: {} KiB", drain.rss_kib());
+    drop(drain);
+    // The same rows by psql, into the same tables of another database.
+    let files = server.file("rows");
+    fs::create_dir_all(&files).unwrap();
+    assert!(Command::new("chown").arg("postgres").arg(&files).status().unwrap().success());
+    let mut script = String::new();
+    let total = rows_in(&mut client);
+    for table in Table::ALL {
+        let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
+        let (name, names) = (table.name(), names.join(", "));
+        let file = files.join(name).display().to_string();
+        client.batch_execute(&format!("COPY (SELECT {names} FROM {name}) TO '{file}'")).unwrap();
+        script.push_str(&format!("\\copy tandem.{name} ({names}) from '{file}'\n"));
+    }
+    let file = files.join("script");
+    fs::write(&file, script).unwrap();
+    let text = fs::read_to_string(&run.config).unwrap();
+    client.batch_execute("CREATE DATABASE plain").unwrap();
+    fs::write(&run.config, text.replacen("database = \"postgres\"", "database = \"plain\"", 1))
+        .unwrap();
+    prepare(&server, &run);
+    let mut config = postgres::Config::new();
+    config.host_path(&server.dir).port(server.port).user("postgres").dbname("plain");
+    let mut plain = config.connect(postgres::NoTls).unwrap();
+    plain
+        .batch_execute("SET search_path = tandem; SELECT ensure_partitions(current_date, 3)")
+        .unwrap();
+    let began = Instant::now();
+    let status = Command::new("psql")
+        .args(["-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "plain", "-h"])
+        .arg(&server.dir)
+        .args(["-p", &server.port.to_string(), "-f"])
+        .arg(&file)
+        .status()
+        .unwrap();
+    let copy = began.elapsed().as_secs_f64();
+    assert!(status.success() && rows_in(&mut plain) == total);
+    let (ours, theirs) = (rows as f64 / took, total as f64 / copy);
+    println!(
+        "psql \\copy of the same rows: {theirs:.0} rows/s; ours has {:.2} of it",
+        ours / theirs
+    );
+}
+
+fn rows_in(client: &mut postgres::Client) -> i64 {
+    Table::ALL.into_iter().map(|table| count(client, table.name())).sum()
 }
