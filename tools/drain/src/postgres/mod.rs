@@ -566,7 +566,7 @@ impl Follower {
         let intervals = self.intervals.take();
         let mut rows = std::mem::take(&mut gathered.rows);
         rows.extend(intervals.iter().cloned());
-        let batch = Batch {
+        let mut batch = Batch {
             rows,
             from: flow.durable,
             to: Some(Position { seq: resume, ..next }),
@@ -577,7 +577,7 @@ impl Follower {
         let mut counts = Counts::default();
         let began = Instant::now();
         let done = match self.partitions(flow, &batch.rows).await {
-            Ok(()) => flow.writer.write(&batch, &mut counts).await,
+            Ok(()) => flow.writer.write(&mut batch, &mut counts).await,
             Err(trouble) => Err(trouble),
         };
         if let Err(trouble) = done {

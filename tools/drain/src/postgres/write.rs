@@ -222,8 +222,8 @@ impl Writer {
     }
 
     /// Writes a batch.
-    pub async fn write(&self, batch: &Batch, counts: &mut Counts) -> Result<(), Trouble> {
-        let tables = by_table(&batch.rows);
+    pub async fn write(&self, batch: &mut Batch, counts: &mut Counts) -> Result<(), Trouble> {
+        let tables = by_table(std::mem::take(&mut batch.rows));
         match self.try_write(batch, &tables, false, counts).await {
             Ok(()) => Ok(()),
             Err(Failed::Server(trouble)) => Err(trouble),
@@ -450,7 +450,7 @@ fn ascii(text: &str) -> String {
 }
 
 /// Returns the rows by table; where rows change, those of one key are one.
-fn by_table(rows: &[Row]) -> BTreeMap<Table, Vec<Row>> {
+fn by_table(rows: Vec<Row>) -> BTreeMap<Table, Vec<Row>> {
     let mut tables: BTreeMap<Table, Vec<Row>> = BTreeMap::new();
     let mut places: HashMap<(Table, String), usize> = HashMap::new();
     for row in rows {
@@ -458,11 +458,11 @@ fn by_table(rows: &[Row]) -> BTreeMap<Table, Vec<Row>> {
         if row.table.changes() {
             let place = *places.entry((row.table, row.key())).or_insert(of.len());
             if let Some(there) = of.get_mut(place) {
-                there.merge(row.clone());
+                there.merge(row);
                 continue;
             }
         }
-        of.push(row.clone());
+        of.push(row);
     }
     tables
 }
@@ -484,7 +484,7 @@ mod tests {
                 .with("unknown_count", Value::Int8(1))
         };
         let other = part(9).with("order_key", Value::Int8(4));
-        let tables = by_table(&[part(7), other, part(8).with("sent_ns", Value::Int8(5))]);
+        let tables = by_table(vec![part(7), other, part(8).with("sent_ns", Value::Int8(5))]);
         let orders = &tables[&Table::Orders];
         assert_eq!(orders.len(), 2);
         let value = |column| orders[0].get(column).cloned();
