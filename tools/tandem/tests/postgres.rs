@@ -777,7 +777,7 @@ fn through(
 ) {
     let said = run.log().len();
     impose();
-    run.append(&records()[..30_000]);
+    run.append(records());
     let is_told = wait_for(Duration::from_secs(15), || run.log()[said..].contains(told));
     assert!(is_told, "{name}: `{told}` is not told: {}", &run.log()[said..]);
     std::thread::sleep(Duration::from_millis(500));
@@ -1046,4 +1046,159 @@ fn of_another_run(again: u64) -> Vec<Record> {
 
 fn rows_in(client: &mut postgres::Client) -> i64 {
     Table::ALL.into_iter().map(|table| count(client, table.name())).sum()
+}
+
+/// Columns of every table as the database has them: type and whether they may be empty.
+fn of_the_database(client: &mut postgres::Client) -> BTreeMap<(String, String), (String, bool)> {
+    let sql = "SELECT c.table_name, c.column_name, c.udt_name, c.is_nullable = 'YES' \
+        FROM information_schema.columns c JOIN pg_class t ON t.relname = c.table_name \
+          AND t.relnamespace = 'tandem'::regnamespace \
+        WHERE c.table_schema = 'tandem' AND t.relkind IN ('r', 'p') AND NOT t.relispartition \
+          AND c.table_name <> 'schema_history'";
+    let rows = client.query(sql, &[]).unwrap();
+    rows.iter().map(|r| ((r.get(0), r.get(1)), (r.get(2), r.get(3)))).collect()
+}
+
+/// The same as `schema.prisma` says it.
+fn of_prisma(text: &str) -> BTreeMap<(String, String), (String, bool)> {
+    let mut found = BTreeMap::new();
+    let mut fields: Vec<(String, String, bool)> = Vec::new();
+    // What comes before the first model says how the client is made.
+    for line in text.lines().map(str::trim).skip_while(|line| !line.starts_with("model ")) {
+        if line.starts_with("model ") {
+            fields.clear();
+        } else if let Some(name) = line.strip_prefix("@@map(\"") {
+            let table = name.trim_end_matches("\")");
+            for (field, kind, nullable) in fields.drain(..) {
+                found.insert((table.to_owned(), field), (kind, nullable));
+            }
+        } else if !line.is_empty() && !line.starts_with(['@', '/', '}']) {
+            let mut words = line.split_whitespace();
+            let (Some(field), Some(kind)) = (words.next(), words.next()) else { continue };
+            let native = line.split("@db.").nth(1).and_then(|rest| rest.split_whitespace().next());
+            let base = kind.trim_end_matches('?');
+            let udt = match (base, native) {
+                ("String", Some("Uuid")) => "uuid",
+                ("String", None) => "text",
+                ("Bytes", None) => "bytea",
+                ("BigInt", None) => "int8",
+                ("Int", None) => "int4",
+                ("Int", Some("SmallInt")) => "int2",
+                ("Boolean", None) => "bool",
+                ("Decimal", Some("Decimal")) => "numeric",
+                ("DateTime", Some("Timestamptz(6)")) => "timestamptz",
+                ("DateTime", Some("Date")) => "date",
+                ("Json", None) => "jsonb",
+                other => panic!("{line}: {other:?}"),
+            };
+            fields.push((field.to_owned(), udt.to_owned(), kind.ends_with('?')));
+        }
+    }
+    found
+}
+
+#[test]
+fn code_migrations_and_prisma_say_the_same() {
+    let Some(server) = Server::start("drift") else { return };
+    let run = Run::new("pg-drift", &socket(&server, ""));
+    prepare(&server, &run);
+    let database = of_the_database(&mut server.client("postgres"));
+    let prisma = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prisma/schema.prisma");
+    assert_eq!(of_prisma(&fs::read_to_string(prisma).unwrap()), database);
+    let mut told = 0;
+    for table in Table::ALL {
+        for column in table.columns() {
+            let udt = format!("{:?}", column.kind).to_lowercase();
+            let udt = match udt.as_str() {
+                "time" => "timestamptz",
+                "json" => "jsonb",
+                other => other,
+            };
+            let key = (table.name().to_owned(), column.name.to_owned());
+            assert_eq!(database.get(&key), Some(&(udt.to_owned(), column.nullable)), "{key:?}");
+            told += 1;
+        }
+    }
+    // The database's own: the verdict that it computes, dead letters, the cursor.
+    assert_eq!(database.len(), told + 1 + 9 + 7);
+}
+
+/// The client that `deploy/prisma` generates, in TypeScript, against a database of a real run.
+#[test]
+fn a_prisma_client_reads_what_was_written() {
+    let quiet = |command: &mut Command| {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    };
+    if !quiet(Command::new("npm").arg("--version")) {
+        eprintln!("SKIPPED: no npm; Debian's package npm has it");
+        return;
+    }
+    let Some(server) = Server::start("prisma") else { return };
+    let mut run = Run::new("pg-prisma", &socket(&server, ""));
+    prepare(&server, &run);
+    run.append(records());
+    let _drain = run.drain();
+    wait_drained(&server, &run, Duration::from_secs(60));
+    let sql = "CREATE ROLE reader LOGIN PASSWORD 'reader'; GRANT tandem_read TO reader";
+    server.client("postgres").batch_execute(sql).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prisma");
+    let folder = server.file("prisma");
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["package.json", "prisma.config.ts", "schema.prisma", "read.ts"] {
+        fs::copy(source.join(name), folder.join(name)).unwrap();
+    }
+    let install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"];
+    if !quiet(Command::new("npm").args(install).current_dir(&folder)) {
+        eprintln!("SKIPPED: npm cannot install Prisma: no registry");
+        return;
+    }
+    let engine = folder.join("no-engine");
+    fs::write(&engine, "#!/bin/sh\nexit 1\n").unwrap();
+    fs::set_permissions(&engine, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let prisma = |words: &[&str]| {
+        let output = Command::new(folder.join("node_modules/.bin/prisma"))
+            .args(words)
+            .current_dir(&folder)
+            .env("PRISMA_SCHEMA_ENGINE_BINARY", &engine)
+            .env("CHECKPOINT_DISABLE", "1")
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
+        assert!(output.status.success(), "prisma {words:?}: {}", text.concat());
+    };
+    prisma(&["validate"]);
+    prisma(&["generate"]);
+    let url = format!(
+        "postgresql://reader@localhost:{}/postgres?host={}",
+        server.port,
+        server.dir.display()
+    );
+    let output = Command::new(folder.join("node_modules/.bin/tsx"))
+        .arg("read.ts")
+        .current_dir(&folder)
+        .env("DATABASE_URL", url)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let mut client = server.client("postgres");
+    let counted: i64 = report["opportunities"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["count"].as_i64().unwrap())
+        .sum();
+    assert_eq!(counted, count(&mut client, "opportunities"));
+    assert_eq!(report["fills"]["count"].as_i64(), Some(count(&mut client, "fills")));
+    let sql = "SELECT realised::text FROM pnl_day ORDER BY day DESC LIMIT 1";
+    let realised: String = client.query_one(sql, &[]).unwrap().get(0);
+    let told = report["pnl"][0]["realised"].as_str().unwrap();
+    assert_eq!(told, realised.trim_end_matches('0').trim_end_matches('.'), "{report}");
+    println!("prisma: {report}");
 }

@@ -105,12 +105,14 @@ impl Server {
         };
         let ms = |time: Duration| time.as_millis().to_string();
         let statement = ms(self.statement_timeout);
+        // Before the statement's own limit, so that a lock is told as a lock.
+        let lock = ms(self.statement_timeout * 3 / 4);
         let sql = "SELECT set_config('search_path', $1, false), \
-            set_config('statement_timeout', $2, false), set_config('lock_timeout', $2, false), \
+            set_config('statement_timeout', $2, false), set_config('lock_timeout', $4, false), \
             set_config('idle_in_transaction_session_timeout', $3, false), \
             set_config('timezone', 'UTC', false), set_config('client_min_messages', 'warning', false)";
         let idle = ms(self.patience() * 2);
-        let params: &[&(dyn ToSql + Sync)] = &[&self.schema, &statement, &idle];
+        let params: &[&(dyn ToSql + Sync)] = &[&self.schema, &statement, &idle, &lock];
         let work = client.query_one(sql, params);
         match tokio::time::timeout(self.patience(), work).await {
             Err(_) => Err(Trouble::Hung(self.patience())),
