@@ -41,8 +41,21 @@ impl Queue {
         });
     }
 
+    /// Returns how many rows wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.with(|(rows, _)| rows.len())
+    }
+
+    /// Returns whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Takes what the next batch may carry.
-    pub(super) fn take(&self) -> Vec<Row> {
+    #[must_use]
+    pub fn take(&self) -> Vec<Row> {
         self.with(|(rows, _)| {
             let count = rows.len().min(TAKEN_MAX);
             rows.drain(..count).collect()
@@ -50,7 +63,7 @@ impl Queue {
     }
 
     /// Puts back what was not written.
-    pub(super) fn put_back(&self, taken: Vec<Row>) {
+    pub fn put_back(&self, taken: Vec<Row>) {
         self.with(|(rows, dropped)| {
             for row in taken.into_iter().rev() {
                 if WAITING_MAX <= rows.len() {
