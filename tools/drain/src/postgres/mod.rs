@@ -11,6 +11,7 @@
 //! Not here: what rows are (`crate::rows`), the transaction (`write`), the connection (`session`).
 
 pub mod check;
+mod gather;
 pub mod latency;
 pub mod migrate;
 pub mod session;
@@ -18,7 +19,7 @@ pub mod wire;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,13 +29,15 @@ use tandem_feeds::net::backoff::Backoff;
 use tandem_feeds::tile::record_schema;
 use tandem_shm::JournalMonitor;
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 
 use crate::Sink;
-use crate::rows::{Projector, Row, Table, Value};
+use crate::rows::{Row, Table, Value};
 use crate::run::ReadRun;
 use crate::source::{Look, now_ns};
-use crate::tail::{Places, Position, Step, Tail};
+use crate::tail::{Places, Position};
 
+use gather::{Gatherer, Start};
 use latency::Latency;
 use session::Server;
 use write::{Batch, Writer};
@@ -42,8 +45,6 @@ use write::{Batch, Writer};
 /// The schema's version that this build writes into.
 pub const SCHEMA_VERSION: i32 = 1;
 
-/// Records of one batch at most: those that make no row are read fast.
-const RECORDS_MAX: usize = 1 << 17;
 /// A cursor without rows moves no more often.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at a journal that is read to its end.
@@ -304,33 +305,6 @@ struct Follower {
     settings: Settings,
 }
 
-/// What one session holds: dropped whole when it ends.
-struct Flow {
-    writer: Writer,
-    tail: Tail,
-    projector: Option<Projector>,
-    /// Where the cursor is.
-    durable: Option<Position>,
-    /// The run's configuration as the database has it.
-    run_seq_text: String,
-    /// The next record, once it is known.
-    next: Option<Position>,
-    /// Days that have partitions.
-    days: BTreeSet<i32>,
-    rows_max: usize,
-    monitor: Option<JournalMonitor>,
-    measured: Instant,
-}
-
-/// What is gathered for the next batch.
-struct Gathered {
-    rows: Vec<Row>,
-    records: usize,
-    since: Instant,
-    lost: u64,
-    up_to_date: bool,
-}
-
 impl Follower {
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -420,49 +394,63 @@ impl Follower {
             tracing::info!(applied, "schema is up to date");
             *owner = None;
         }
-        let mut flow = self.open(*rows_max).await?;
+        let (writer, from) = self.open().await?;
+        let mut days = BTreeSet::new();
+        let today = today();
+        writer.ensure_partitions(&[(today, DAYS_AHEAD)]).await?;
+        days.extend(today..today + DAYS_AHEAD);
         self.handle.turn(State::Up, "");
-        let mut gathered = Gathered::new();
+        // The next batch is gathered while the server takes this one.
+        let (sender, mut batches) = mpsc::channel(1);
+        let limit = Arc::new(AtomicUsize::new(*rows_max));
+        let gatherer =
+            Gatherer::new(&self.settings, from, Arc::clone(&self.stop), Arc::clone(&limit));
+        let thread = std::thread::Builder::new()
+            .name("postgres-read".to_owned())
+            .spawn(move || gatherer.run(&sender))
+            .map_err(|error| Trouble::Down(error.to_string()))?;
+        let ended = self.write_all(&writer, &mut batches, &mut days, &limit).await;
+        if ended.is_err() {
+            // What took too long is tried in smaller pieces.
+            *rows_max = (limit.load(Ordering::Relaxed) / 2).max(ROWS_MIN);
+        }
+        // Without a receiver it ends with what it is gathering.
+        drop(batches);
+        if thread.join().is_err() {
+            return Err(Trouble::Journal(
+                "the thread that reads the journal ended in a fault".to_owned(),
+            ));
+        }
+        ended
+    }
+
+    /// Writes every batch that comes; ends when no more does.
+    async fn write_all(
+        &self,
+        writer: &Writer,
+        batches: &mut mpsc::Receiver<Result<Batch, Trouble>>,
+        days: &mut BTreeSet<i32>,
+        limit: &AtomicUsize,
+    ) -> Result<(), Trouble> {
+        let mut monitor = None;
         loop {
-            let stopping = self.is_stopped();
-            gathered.up_to_date = self.gather(&mut flow, &mut gathered).await?;
-            let is_old = self.settings.batch <= gathered.since.elapsed();
-            let is_due = match gathered.rows.is_empty() {
-                true => {
-                    RECORDS_MAX <= gathered.records
-                        || (gathered.records != 0 && CURSOR_EVERY <= gathered.since.elapsed())
-                }
-                false => !gathered.up_to_date || is_old,
-            };
-            if is_due || (stopping && gathered.records != 0) {
-                match self.write(&mut flow, &mut gathered).await {
-                    Ok(()) if flow.rows_max < self.settings.batch_rows => {
-                        flow.rows_max =
-                            (flow.rows_max + flow.rows_max / 4).min(self.settings.batch_rows);
-                        *rows_max = flow.rows_max;
-                    }
-                    Ok(()) => {}
-                    Err(trouble) => {
-                        // What took too long is tried in smaller pieces.
-                        *rows_max = (flow.rows_max / 2).max(ROWS_MIN);
-                        return Err(trouble);
-                    }
-                }
-            } else if gathered.up_to_date {
-                if flow.writer.is_closed() {
+            self.look_at_journal(&mut monitor);
+            let mut batch = match tokio::time::timeout(CURSOR_EVERY / 5, batches.recv()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(batch)) => batch?,
+                Err(_) if writer.is_closed() => {
                     return Err(Trouble::Down("the server closed the connection".to_owned()));
                 }
-                tokio::time::sleep(IDLE).await;
-            }
-            if stopping && gathered.records == 0 {
-                return Ok(());
-            }
-            self.look_at_journal(&mut flow);
+                Err(_) => continue,
+            };
+            self.write(writer, &mut batch, days).await?;
+            let (rows, whole) = (limit.load(Ordering::Relaxed), self.settings.batch_rows);
+            limit.store((rows + rows / 4).min(whole), Ordering::Relaxed);
         }
     }
 
-    async fn open(&self, rows_max: usize) -> Result<Flow, Trouble> {
-        let Settings { server, stream, places, read_run, .. } = &self.settings;
+    async fn open(&self) -> Result<(Writer, Start), Trouble> {
+        let Settings { server, stream, .. } = &self.settings;
         let patience = server.patience();
         let client = server.connect().await?;
         session::check_version(&client, patience).await?;
@@ -471,113 +459,37 @@ impl Follower {
             Err(_) => return Err(Trouble::Hung(patience)),
             Ok(found) => found.map_err(|error| write::trouble(&error))?,
         };
-        let mut run_text = String::new();
-        let mut durable = None;
-        let mut projector = None;
+        let mut from = Start::default();
         if let Some(row) = found {
             let get =
                 |error: tokio_postgres::Error| Trouble::Refused(format!("drain_cursor: {error}"));
             let journal: String = row.try_get(0).map_err(get)?;
             let seq: i64 = row.try_get(1).map_err(get)?;
             let last_ns: i64 = row.try_get(2).map_err(get)?;
-            let state: Vec<u8> = row.try_get(3).map_err(get)?;
-            run_text = row.try_get(4).map_err(get)?;
+            from.state = row.try_get(3).map_err(get)?;
+            from.run_text = row.try_get(4).map_err(get)?;
             let journal = u128::from_str_radix(&journal.replace('-', ""), 16)
                 .map_err(|error| Trouble::Refused(format!("drain_cursor.journal: {error}")))?;
-            let place = Position { journal, seq: seq.cast_unsigned() };
-            durable = Some(place);
-            let loaded = Projector::load(journal, *read_run, &run_text, &state);
-            projector = Some(loaded.map_err(|error| Trouble::Refused(error.to_string()))?);
-            self.handle.update(|status| (status.durable, status.durable_ns) = (durable, last_ns));
+            from.place = Some(Position { journal, seq: seq.cast_unsigned() });
+            self.handle
+                .update(|status| (status.durable, status.durable_ns) = (from.place, last_ns));
         }
-        let writer = Writer::new(client, stream, patience).await?;
-        let mut flow = Flow {
-            writer,
-            tail: Tail::new(places.clone(), durable),
-            projector,
-            durable,
-            run_seq_text: run_text,
-            next: durable,
-            days: BTreeSet::new(),
-            rows_max,
-            monitor: None,
-            measured: Instant::now(),
-        };
-        let today = today();
-        flow.writer.ensure_partitions(&[(today, DAYS_AHEAD)]).await?;
-        flow.days.extend(today..today + DAYS_AHEAD);
-        Ok(flow)
+        Ok((Writer::new(client, stream, patience).await?, from))
     }
 
-    /// Takes what the journal has, up to a batch. Returns whether that was all of it.
-    async fn gather(&self, flow: &mut Flow, gathered: &mut Gathered) -> Result<bool, Trouble> {
-        if gathered.records == 0 && gathered.rows.is_empty() {
-            gathered.since = Instant::now();
-        }
-        loop {
-            if flow.rows_max <= gathered.rows.len() || RECORDS_MAX <= gathered.records {
-                return Ok(false);
-            }
-            let step = flow.tail.step().map_err(|error| Trouble::Journal(error.to_string()))?;
-            match step {
-                Step::UpToDate => return Ok(true),
-                Step::Journal(place) => {
-                    let is_other = flow.next.is_none_or(|next| next.journal != place.journal);
-                    if is_other || flow.projector.is_none() {
-                        // What is gathered of the one before is written before anything of this one.
-                        if gathered.records != 0 {
-                            self.write(flow, gathered).await?;
-                        }
-                        flow.projector =
-                            Some(Projector::new(place.journal, self.settings.read_run));
-                        gathered.rows.push(journal_row(place));
-                        gathered.records += 1;
-                    }
-                    flow.next = Some(place);
-                }
-                Step::Record(record) => {
-                    let Some(projector) = &mut flow.projector else { continue };
-                    projector.take(&record, &mut gathered.rows);
-                    gathered.records += 1;
-                    if let Some(next) = &mut flow.next {
-                        next.seq = record.seq + 1;
-                    }
-                }
-                Step::Lost { from, to, why } => {
-                    let Some(projector) = &mut flow.projector else { continue };
-                    projector.lost();
-                    gathered.rows.push(gap_row(flow.next, projector.last_ns(), (from, to), &why));
-                    gathered.records += 1;
-                    gathered.lost += to.saturating_sub(from);
-                    if let Some(next) = &mut flow.next {
-                        next.seq = to;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Writes what is gathered.
-    async fn write(&self, flow: &mut Flow, gathered: &mut Gathered) -> Result<(), Trouble> {
-        let (Some(next), Some(projector)) = (flow.next, &flow.projector) else { return Ok(()) };
-        let resume = projector.resume_from().unwrap_or(next.seq);
-        let run_text = projector.run().map_or("", |run| run.text.as_str());
-        let new_text = (run_text != flow.run_seq_text).then(|| run_text.to_owned());
+    /// Writes one batch.
+    async fn write(
+        &self,
+        writer: &Writer,
+        batch: &mut Batch,
+        days: &mut BTreeSet<i32>,
+    ) -> Result<(), Trouble> {
         let intervals = self.intervals.take();
-        let mut rows = std::mem::take(&mut gathered.rows);
-        rows.extend(intervals.iter().cloned());
-        let mut batch = Batch {
-            rows,
-            from: flow.durable,
-            to: Some(Position { seq: resume, ..next }),
-            last_ns: projector.last_ns(),
-            state: projector.save(),
-            run_text: new_text,
-        };
+        batch.rows.extend(intervals.iter().cloned());
         let mut counts = Counts::default();
         let began = Instant::now();
-        let done = match self.partitions(flow, &batch.rows).await {
-            Ok(()) => flow.writer.write(&mut batch, &mut counts).await,
+        let done = match self.partitions(writer, days, &batch.rows).await {
+            Ok(()) => writer.write(batch, &mut counts).await,
             Err(trouble) => Err(trouble),
         };
         if let Err(trouble) = done {
@@ -585,26 +497,25 @@ impl Follower {
             return Err(trouble);
         }
         let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        flow.durable = batch.to;
-        if let Some(text) = batch.run_text {
-            flow.run_seq_text = text;
-        }
-        let skipped = flow.projector.as_ref().map_or(0, Projector::skipped);
         self.handle.update(|status| {
             (status.durable, status.durable_ns) = (batch.to, batch.last_ns);
             status.counts.take(counts);
             status.batches += 1;
             status.write_ns_total = status.write_ns_total.saturating_add(took);
             status.write_ns_last = took;
-            status.lost += gathered.lost;
-            status.skipped = skipped;
+            status.lost += batch.lost;
+            status.skipped = batch.skipped;
         });
-        *gathered = Gathered::new();
         Ok(())
     }
 
     /// Has partitions made for the days of these rows that have none.
-    async fn partitions(&self, flow: &mut Flow, rows: &[Row]) -> Result<(), Trouble> {
+    async fn partitions(
+        &self,
+        writer: &Writer,
+        known: &mut BTreeSet<i32>,
+        rows: &[Row],
+    ) -> Result<(), Trouble> {
         let today = today();
         let wanted = today - DAYS_BACK..=today + DAYS_AHEAD;
         let mut new: BTreeSet<i32> = BTreeSet::from([today + 1]);
@@ -614,60 +525,31 @@ impl Follower {
                 new.extend(i32::try_from(ns.div_euclid(DAY_NS)));
             }
         }
-        new.retain(|day| wanted.contains(day) && !flow.days.contains(day));
+        new.retain(|day| wanted.contains(day) && !known.contains(day));
         let days: Vec<(i32, i32)> =
             new.into_iter().rev().take(DAYS_MAX).map(|day| (day, 1)).collect();
         if !days.is_empty() {
-            flow.writer.ensure_partitions(&days).await?;
-            flow.days.extend(days.iter().map(|(day, _)| *day));
+            writer.ensure_partitions(&days).await?;
+            known.extend(days.iter().map(|(day, _)| *day));
         }
         Ok(())
     }
 
-    fn look_at_journal(&self, flow: &mut Flow) {
-        if flow.measured.elapsed() < CURSOR_EVERY / 5 {
-            return;
+    fn look_at_journal(&self, monitor: &mut Option<JournalMonitor>) {
+        if let Some(monitor) = monitor {
+            drop(monitor.reattach());
+        } else {
+            let journal = &self.settings.places.journal;
+            *monitor = JournalMonitor::open(journal, record_schema(), Duration::ZERO).ok();
         }
-        flow.measured = Instant::now();
-        match &mut flow.monitor {
-            Some(monitor) => drop(monitor.reattach()),
-            none => {
-                let journal = &self.settings.places.journal;
-                *none = JournalMonitor::open(journal, record_schema(), Duration::ZERO).ok();
-            }
-        }
-        if let Some(monitor) = &flow.monitor {
+        if let Some(monitor) = monitor {
             self.measure(monitor);
         }
     }
 }
 
-impl Gathered {
-    fn new() -> Gathered {
-        Gathered { rows: Vec::new(), records: 0, since: Instant::now(), lost: 0, up_to_date: false }
-    }
-}
-
 fn today() -> i32 {
     i32::try_from(now_ns().div_euclid(DAY_NS)).unwrap_or(0)
-}
-
-fn journal_row(place: Position) -> Row {
-    Row::empty(Table::Journals, place.seq)
-        .with("journal", Value::Uuid(place.journal))
-        .with("seq", Value::Int8(place.seq.cast_signed()))
-        .with("first_seen", Value::Time(now_ns()))
-}
-
-fn gap_row(next: Option<Position>, at: i64, (from, to): (u64, u64), why: &str) -> Row {
-    let journal = next.map_or(0, |next| next.journal);
-    Row::empty(Table::JournalGaps, from)
-        .with("journal", Value::Uuid(journal))
-        .with("seq", Value::Int8(from.cast_signed()))
-        .with("to_seq", Value::Int8(to.cast_signed()))
-        .with("lost", Value::Int8(to.saturating_sub(from).cast_signed()))
-        .with("at", Value::Time(at))
-        .with("why", Value::text(why))
 }
 
 #[cfg(test)]

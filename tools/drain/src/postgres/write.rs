@@ -45,6 +45,10 @@ pub struct Batch {
     pub state: Vec<u8>,
     /// The run's configuration, where it is another one than at `from`.
     pub run_text: Option<String>,
+    /// Records before it that could not be read any more.
+    pub lost: u64,
+    /// Records that no readable configuration came before, since the session began.
+    pub skipped: u64,
 }
 
 /// Why a statement failed.
