@@ -529,6 +529,10 @@ SELECT DISTINCT ON (f.venue, f.symbol, f.trade_id, f.client_order_id)
  ORDER BY f.venue, f.symbol, f.trade_id, f.client_order_id, f.told_at;
 COMMENT ON VIEW fills_now IS 'Fills as they are now, each once.';
 
+-- What runs as the owner below looks for names here and in pg_catalog, and in nobody's temporary schema before
+-- those: a temporary table of a caller's that is called like one of ours is not ours.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+
 -- Partitions of these days for every partitioned table of this schema. Run as the owner on behalf of the drain,
 -- which may not create anything itself: only whole days, only of tables that are here, at most forty.
 CREATE FUNCTION ensure_partitions(first date, days integer) RETURNS integer

@@ -128,7 +128,10 @@ impl Server {
     /// Sends a signal to every process of the server, by its own id and its children's.
     pub fn signal(&self, signal: &str) {
         for pid in self.pids() {
-            let _ = Command::new("kill").args([signal, &pid.to_string()]).status();
+            let _ = Command::new("kill")
+                .args([signal, &pid.to_string()])
+                .stderr(Stdio::null())
+                .status();
         }
     }
 
