@@ -13,6 +13,7 @@ pub mod model;
 pub mod plan;
 pub mod run;
 pub mod source;
+pub mod status;
 pub mod tail;
 
 use std::time::Duration;
