@@ -15,6 +15,7 @@ pub mod run;
 pub mod source;
 pub mod status;
 pub mod tail;
+pub mod web;
 
 use std::time::Duration;
 

@@ -56,7 +56,8 @@ impl Books {
                 }
             }
             Some(Kind::Bbo) => {
-                let level = |px, qty| (0 < px && 0 < qty).then_some(Level { px: Px(px), qty: Qty(qty) });
+                let level =
+                    |px, qty| (0 < px && 0 < qty).then_some(Level { px: Px(px), qty: Qty(qty) });
                 found.book.set_best(Side::Bid, level(a, b));
                 found.book.set_best(Side::Ask, level(c, d));
             }
@@ -88,7 +89,9 @@ impl Books {
         let side = |side: Side| -> Vec<LevelView> {
             let levels = found.book.levels(side).take(levels);
             levels
-                .map(|level| LevelView(run.px(instrument, level.px.0), run.qty(instrument, level.qty.0)))
+                .map(|level| {
+                    LevelView(run.px(instrument, level.px.0), run.qty(instrument, level.qty.0))
+                })
                 .collect()
         };
         Some(BookView {

@@ -61,7 +61,8 @@ impl Latency {
     /// Returns no stages yet; they come as the processes do.
     #[must_use]
     pub fn new(plan: &Plan) -> Latency {
-        let page = |name: String, process: String| Page { name, process, reader: None, before: None };
+        let page =
+            |name: String, process: String| Page { name, process, reader: None, before: None };
         let mut pages = vec![page(plan.names.engine_stats.clone(), "engine".to_owned())];
         for venue in &plan.venues {
             let name = venue.name();

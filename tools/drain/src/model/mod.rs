@@ -133,8 +133,6 @@ pub struct Model {
     opportunities: Kept<(u32, i64), OpportunityView>,
     /// The last opportunity of each cycle.
     of_cycle: BTreeMap<u32, i64>,
-    /// Rounds by the opportunity that they took.
-    taken: BTreeMap<(u32, i64), u64>,
     denials: VecDeque<Arc<DenialView>>,
     rounds: Kept<(u32, u64), RoundView>,
     orders: Orders,
@@ -164,7 +162,6 @@ impl Model {
             books: Books::default(),
             opportunities: Kept::new(OPPORTUNITIES_MAX),
             of_cycle: BTreeMap::new(),
-            taken: BTreeMap::new(),
             denials: VecDeque::new(),
             rounds: Kept::new(ROUNDS_MAX),
             orders: Orders::default(),
@@ -262,7 +259,12 @@ impl Model {
             }
             Err(error) => {
                 self.counts.unreadable += 1;
-                self.event("ticket", "run", record, format!("a configuration is unreadable: {error}"));
+                self.event(
+                    "ticket",
+                    "run",
+                    record,
+                    format!("a configuration is unreadable: {error}"),
+                );
             }
         }
     }
@@ -272,8 +274,7 @@ impl Model {
         let venue = Venue::from_tag(record.venue).map(Venue::name);
         // What carries no time of its own happened after what was last seen.
         let at_ns = if record.engine_ts_ns == 0 { self.now_ns } else { record.engine_ts_ns };
-        let event =
-            EventView { rev: self.rev, at_us: at_ns / 1_000, severity, kind, venue, text };
+        let event = EventView { rev: self.rev, at_us: at_ns / 1_000, severity, kind, venue, text };
         self.events.push_back(Arc::new(event));
         if EVENTS_MAX < self.events.len() {
             self.events.pop_front();
@@ -494,9 +495,6 @@ impl Model {
             view.rev = rev;
             view.round = Some(told.id);
             "taken".clone_into(&mut view.verdict);
-        }
-        if self.taken.len() < ROUNDS_MAX {
-            self.taken.insert(cause, told.id);
         }
     }
 

@@ -85,7 +85,8 @@ impl Orders {
             Report::Ack { .. } if !is_over => row.state = "live",
             Report::Fill { px, qty, fee, asset, trade_id } => {
                 let id = trade_id.to_string();
-                if row.fills.iter().any(|fill| fill.trade_id == id) || FILLS_MAX <= row.fills.len() {
+                if row.fills.iter().any(|fill| fill.trade_id == id) || FILLS_MAX <= row.fills.len()
+                {
                     return false;
                 }
                 let terms = FillTerms { px, qty, fee, asset };
