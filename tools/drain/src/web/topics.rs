@@ -155,7 +155,9 @@ fn overview(shared: &Shared) -> Value {
                 let part = look.parts.iter().find(|part| part.name == name);
                 part.map(|part| life_name(part.life))
             };
-            let session = model.sessions().get(venue);
+            // What a gateway last said is no state once it is gone.
+            let lives = life(format!("gateway {}", venue.name())) == Some("alive");
+            let session = model.sessions().get(venue).filter(|_| lives);
             let gateway = look.gateways.get(venue);
             json!({
                 "venue": venue.name(),
@@ -268,7 +270,10 @@ fn books(shared: &Shared, asked: &Asked) -> Value {
     let mut pairs: Vec<String> = all.iter().map(of_pair).collect();
     pairs.sort_unstable();
     pairs.dedup();
-    let shown = wanted.map(str::to_owned).or_else(|| pairs.first().cloned());
+    // Without a wish the pair that most venues have: there is most to compare.
+    let venues = |pair: &&String| all.iter().filter(|book| of_pair(book) == **pair).count();
+    let widest = || pairs.iter().max_by_key(|pair| (venues(pair), std::cmp::Reverse(*pair)));
+    let shown = wanted.map(str::to_owned).or_else(|| widest().cloned());
     let books: Vec<_> = all.into_iter().filter(|book| Some(of_pair(book)) == shown).collect();
     json!({ "pairs": pairs, "pair": shown, "books": books })
 }
