@@ -116,6 +116,10 @@ fn span(ns: i64) -> String {
 }
 
 fn time(us: i64) -> String {
+    if us == 0 {
+        // What carries no time of its own.
+        return "-".to_owned();
+    }
     let seconds = us.div_euclid(1_000_000).rem_euclid(86_400);
     let ms = us.div_euclid(1_000).rem_euclid(1_000);
     format!("{:02}:{:02}:{:02}.{ms:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
@@ -493,11 +497,13 @@ fn latency(frame: &mut Frame<'_>, area: Rect, view: &View, show: &Show) {
             right(stage.count.to_string()),
         ])
     });
-    let widths = [17, 28, 9, 9, 9, 9, 10].map(Constraint::Length);
+    let narrow = area.width < 100;
+    let widths = if narrow { [16, 25, 8, 8, 8, 8, 7] } else { [17, 28, 9, 9, 9, 9, 10] };
+    let widths = widths.map(Constraint::Length);
     let names = ["process", "stage", "p50", "p99", "p99.9", "max", "count"];
     let title = "latency since each process started";
     let table = Table::new(rows, widths).header(head(&names, show)).block(block(title));
-    frame.render_widget(table.column_spacing(if area.width < 100 { 0 } else { 2 }), area);
+    frame.render_widget(table.column_spacing(if narrow { 0 } else { 2 }), area);
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect) {
