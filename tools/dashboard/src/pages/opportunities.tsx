@@ -4,6 +4,7 @@ import { bp, clock, count, kindName, moment, span, words } from "../format";
 import { Empty, Figure, Money, Panel, Table, Tag, Th, Waiting } from "../parts/basics";
 import { Depth } from "../parts/depth";
 import { Bars, Chart } from "../parts/chart";
+import { Held } from "../parts/held";
 import { Refused, ask, useTopics } from "../store";
 import type { Opportunity, OpportunityRow } from "../types";
 
@@ -127,6 +128,8 @@ export function Opportunities(props: { theme: Theme }) {
               : "None of these fits the filter."}
           </Empty>
         ) : (
+          <Held rows={shown}>
+            {(rows) => (
           <Table
             tall
             label="Opportunities"
@@ -144,7 +147,7 @@ export function Opportunities(props: { theme: Theme }) {
               </>
             }
           >
-            {shown.slice(0, 200).map((row) => (
+            {rows.slice(0, 200).map((row) => (
               <tr key={`${row.run} ${row.id}`}>
                 <td className="num">
                   <a href={`#/opportunity/${row.run}/${row.id}`}>{row.id}</a>
@@ -172,6 +175,8 @@ export function Opportunities(props: { theme: Theme }) {
               </tr>
             ))}
           </Table>
+            )}
+          </Held>
         )}
       </Panel>
       <Panel title="Denied candidates, newest first" wide note="the last of each reason in a row">

@@ -1,5 +1,6 @@
 import { useMemo, useState } from "react";
 import { Empty, Panel, Waiting } from "../parts/basics";
+import { Held } from "../parts/held";
 import { OrderTable } from "../parts/orders";
 import { useTopics } from "../store";
 
@@ -38,7 +39,7 @@ export function Orders() {
           </form>
         }
       >
-        {orders.length === 0 ? <Empty>No order yet.</Empty> : <OrderTable orders={shown.slice(0, 200)} />}
+        {orders.length === 0 ? <Empty>No order yet.</Empty> : <Held rows={shown}>{(rows) => <OrderTable orders={rows.slice(0, 200)} />}</Held>}
       </Panel>
     </div>
   );

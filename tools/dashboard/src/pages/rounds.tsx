@@ -2,6 +2,7 @@ import { useEffect, useMemo, useState } from "react";
 import { clock, count, moment, span } from "../format";
 import { Empty, Figure, Money, Panel, Table, Tag, Th, Waiting } from "../parts/basics";
 import { Depth } from "../parts/depth";
+import { Held } from "../parts/held";
 import { OrderTable } from "../parts/orders";
 import { Refused, ask, useTopics } from "../store";
 import type { Opportunity, Order, Round } from "../types";
@@ -38,6 +39,8 @@ export function Rounds() {
             {rounds.length === 0 ? "No round yet. A round begins when an opportunity passes every control." : "None is at this stage."}
           </Empty>
         ) : (
+          <Held rows={shown}>
+            {(rows) => (
           <Table
             tall
             label="Rounds"
@@ -55,7 +58,7 @@ export function Rounds() {
               </>
             }
           >
-            {shown.slice(0, 200).map((row) => (
+            {rows.slice(0, 200).map((row) => (
               <tr key={`${row.run} ${row.id}`}>
                 <td className="num">
                   <a href={`#/round/${row.run}/${row.id}`}>{row.id}</a>
@@ -79,6 +82,8 @@ export function Rounds() {
               </tr>
             ))}
           </Table>
+            )}
+          </Held>
         )}
       </Panel>
     </div>
