@@ -9,12 +9,15 @@
 //! Not here: configuration and where things are (`tandem`, which passes them in as a [`Plan`]).
 
 pub mod alerts;
+pub mod model;
 pub mod plan;
 pub mod postgres;
 pub mod rows;
 pub mod run;
 pub mod source;
+pub mod status;
 pub mod tail;
+pub mod web;
 
 use std::time::Duration;
 
