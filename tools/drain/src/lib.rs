@@ -12,6 +12,7 @@ pub mod alerts;
 pub mod plan;
 pub mod run;
 pub mod source;
+pub mod status;
 pub mod tail;
 
 use std::time::Duration;
