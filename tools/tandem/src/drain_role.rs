@@ -17,6 +17,7 @@ use tandem_drain::alerts::path::{PathSettings, Wanted};
 use tandem_drain::alerts::rules::Thresholds;
 use tandem_drain::alerts::wire::{Sender, Service};
 use tandem_drain::alerts::{Settings, Severity};
+use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
 use tandem_drain::{Hands, Plan};
 use tandem_feeds::tile::record_schema;
@@ -25,6 +26,7 @@ use tandem_shm::JournalSpec;
 
 use crate::config::{AlertChannel, Config, Mode};
 use crate::engine_tile::{self, metric};
+use crate::identity::Identity;
 use crate::latch::{self, Act};
 use crate::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
 use crate::secrets::{self, SecretsError};
@@ -121,6 +123,17 @@ pub fn plan(config: &Config) -> Plan {
         parts,
         names,
     }
+}
+
+/// Returns what this build and configuration are called.
+pub fn build(config: &Config) -> io::Result<Build> {
+    let identity = Identity::of(config)?;
+    Ok(Build {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: format!("{:016x}", identity.build),
+        config: format!("{:016x}", identity.config),
+        mode: config.run.mode.name().to_owned(),
+    })
 }
 
 /// Instruments as people call them, where `tandem up` has asked the venues already.

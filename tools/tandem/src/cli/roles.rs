@@ -8,6 +8,8 @@ use clap::Args;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_drain::alerts::{Alerts, Settings};
+use tandem_drain::metrics::Metrics;
+use tandem_drain::status::Registry;
 use tandem_drain::{Drain, Sink};
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
@@ -549,6 +551,11 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let stop = stop_flag(while_pid)?;
     let plan = drain_role::plan(&config);
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    // Every sink tells here how it is doing; `/metrics` shows it.
+    let registry = Registry::default();
+    let metrics =
+        Metrics::new(&plan, drain_role::build(&config).map_err(Failure::failed)?, registry.clone());
+    sinks.push(Box::new(metrics));
     if config.alerts.is_some() {
         let settings = alert_settings(&config)?;
         let alerts = Alerts::start(&plan, settings, Pauser::of(&config));
