@@ -10,11 +10,13 @@
 
 pub mod alerts;
 pub mod metrics;
+pub mod model;
 pub mod plan;
 pub mod run;
 pub mod source;
 pub mod status;
 pub mod tail;
+pub mod web;
 
 use std::time::Duration;
 

@@ -71,6 +71,9 @@ pub struct Config {
     /// Who is told of trouble; absent: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Alerts>,
+    /// The dashboard and `/metrics`; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<Web>,
     /// Venues by name: `binance`, `coinbase`, `kraken`.
     pub venue: BTreeMap<String, VenueConfig>,
 }
@@ -103,6 +106,41 @@ pub struct Secrets {
     /// Venues whose keys need no IP restriction, each with the reason in words.
     #[serde(default)]
     pub no_ip_restriction: BTreeMap<String, String>,
+}
+
+/// The dashboard's server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct Web {
+    #[serde(default = "web_listen")]
+    pub listen: std::net::SocketAddr,
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    #[serde(default)]
+    pub token_file: Option<String>,
+}
+
+fn web_listen() -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([127, 0, 0, 1], 7411))
+}
+
+impl Web {
+    fn check(&self) -> Result<(), Wrong> {
+        if !self.listen.ip().is_loopback() {
+            let rule = "must be loopback: reach it through an SSH tunnel";
+            return Err(("web.listen".to_owned(), self.listen.to_string(), rule));
+        }
+        let is_name = |name: &String| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+            !name.is_empty() && name.len() <= 255 && name.chars().all(allowed)
+        };
+        if let Some(wrong) = self.hosts.iter().find(|name| !is_name(name)) {
+            let rule = "must be a host's name, with a port if only that one is meant";
+            return Err(("web.hosts".to_owned(), wrong.clone(), rule));
+        }
+        Ok(())
+    }
 }
 
 /// Who is told of trouble. Addresses and tokens are in files as keys are, or `credential:NAME`.
@@ -517,7 +555,10 @@ impl Config {
                 "must be at least 3",
             );
         }
-        if let Some(Err((key, value, rule))) = self.alerts.as_ref().map(Alerts::check) {
+        let tables = [self.alerts.as_ref().map(Alerts::check), self.web.as_ref().map(Web::check)];
+        if let Some(Err((key, value, rule))) =
+            tables.into_iter().flatten().find(|checked| checked.is_err())
+        {
             return err(key, &value, rule);
         }
         if self.venue.is_empty() {
@@ -693,7 +734,7 @@ impl Config {
     /// Returns whether anything behind the journal is wanted: then a drain runs.
     #[must_use]
     pub fn has_drain(&self) -> bool {
-        self.alerts.is_some()
+        self.alerts.is_some() || self.web.is_some()
     }
 
     /// Returns where the journal is.

@@ -28,7 +28,7 @@ use crate::latch::{self, Act};
 use crate::replay::{self, ReplayError, ReplayReport};
 use crate::trades::TradesError;
 use crate::truth::{Truth, TruthError};
-use crate::{demo_config, demo_keys, stages, supervisor};
+use crate::{demo_config, demo_keys, drain_role, stages, supervisor};
 
 pub mod trading;
 
@@ -245,7 +245,9 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
 
     let config_path = options.dir.join("tandem.toml");
     let trading = Some((options.mode, &keys));
-    let text = demo_config::text(&options.dir, sim.addresses(), &sim_config, &symbols, trading);
+    let web = demo_config::Dashboard::make(&options.dir)?;
+    let at = sim.addresses();
+    let text = demo_config::text(&options.dir, at, &sim_config, &symbols, trading, &web);
     fs::write(&config_path, text)?;
     let config = Config::load(&config_path)?;
     let mut up = Command::new(std::env::current_exe()?)
@@ -557,6 +559,15 @@ fn watch(
     }
     if config.run.mode != Mode::Observe {
         arm(config, options, begun, say, || ended(up))?;
+    }
+    // The drain is the last to start; who only looks at numbers need not wait for it.
+    if let Ok(at) = fs::read_to_string(config.run.dir.join(drain_role::WEB_FILE)) {
+        let token = config.web.as_ref().and_then(|web| web.token_file.as_deref());
+        say(&format!(
+            "the dashboard is at {} (the token of its buttons: {})",
+            at.trim(),
+            token.unwrap_or("none")
+        ));
     }
     let running = Instant::now();
     while running.elapsed() < options.run_for && !stopped() {

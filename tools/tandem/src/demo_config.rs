@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 
 use tandem_sim::{Addresses, SimConfig};
 
@@ -39,6 +40,25 @@ fn assets(config: &SimConfig) -> BTreeSet<String> {
         .collect()
 }
 
+/// Where a run's dashboard is, and what its buttons need.
+#[derive(Clone, Debug)]
+pub struct Dashboard {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The token's file.
+    pub token: PathBuf,
+}
+
+impl Dashboard {
+    /// Chooses the usual port where it is free, else any, and makes a token.
+    pub fn make(dir: &Path) -> std::io::Result<Dashboard> {
+        let usual = SocketAddr::from(([127, 0, 0, 1], 7411));
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = if TcpListener::bind(usual).is_ok() { usual } else { any };
+        Ok(Dashboard { listen, token: crate::demo_keys::token(dir)? })
+    }
+}
+
 /// Returns the configuration. Without keys the run observes; with them it trades as `mode` says.
 #[must_use]
 pub fn text(
@@ -47,6 +67,7 @@ pub fn text(
     sim: &SimConfig,
     symbols: &BTreeMap<String, Vec<String>>,
     trading: Option<(Mode, &DemoKeys)>,
+    web: &Dashboard,
 ) -> String {
     let mode = trading.map_or(Mode::Observe, |(mode, _)| mode);
     let mut text = format!(
@@ -68,6 +89,8 @@ pub fn text(
         );
         limits(&mut text, sim);
     }
+    let (listen, token) = (web.listen, web.token.display());
+    let _ = write!(text, "\n[web]\nlisten = \"{listen}\"\ntoken_file = \"{token}\"\n");
     for venue in tandem_sim::Venue::ALL {
         let (Some(at), Some((_, fee, fee_in)), Some(symbols)) = (
             addresses.venue(venue),

@@ -99,6 +99,15 @@ impl Set {
     }
 }
 
+/// Makes a token for the dashboard's buttons and returns its file.
+pub fn token(dir: &Path) -> io::Result<PathBuf> {
+    let path = dir.join("dashboard-token");
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
+    file.write_all(hex(16)?.as_bytes())?;
+    Ok(path)
+}
+
 /// Makes the keys of a run and writes the two files.
 pub fn make(dir: &Path) -> io::Result<DemoKeys> {
     let (gateway_keys, warden_keys) = (Set::make()?, Set::make()?);

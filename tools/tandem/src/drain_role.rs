@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tandem_core::level::{Cause, Level, Scope};
+use tandem_drain::alerts::board::Board;
 use tandem_drain::alerts::book::BookSettings;
 use tandem_drain::alerts::channel::ChannelSpec;
 use tandem_drain::alerts::path::{PathSettings, Wanted};
@@ -19,6 +20,8 @@ use tandem_drain::alerts::wire::{Sender, Service};
 use tandem_drain::alerts::{Settings, Severity};
 use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
+use tandem_drain::status::Registry;
+use tandem_drain::web::{Operator, WebSettings};
 use tandem_drain::{Hands, Plan};
 use tandem_feeds::tile::record_schema;
 use tandem_gateway::keys::Secret;
@@ -219,6 +222,76 @@ pub fn settings(config: &Config) -> Result<Settings, AlertsError> {
             pause_when_lost: alerts.pause_when_lost,
         },
     })
+}
+
+/// Returns alerts that nobody is told of: for the dashboard alone.
+#[must_use]
+pub fn silent_settings(config: &Config) -> Settings {
+    let mut thresholds = Thresholds::default();
+    if let Some(limits) = &config.limits {
+        thresholds.clock_offset = Duration::from_millis(limits.clock_offset_max_ms.into());
+    }
+    Settings {
+        thresholds,
+        book: BookSettings { repeat: Duration::from_secs(900), resolve: Duration::from_secs(30) },
+        path: PathSettings {
+            sender: Sender { system: String::new(), runbook_url: String::new() },
+            channels: Vec::new(),
+            heartbeat: None,
+            lost_after: Duration::from_secs(60),
+            pause_when_lost: false,
+        },
+    }
+}
+
+/// Name of the file in a run's directory that says where its dashboard is.
+pub const WEB_FILE: &str = "dashboard.url";
+
+/// Returns what the dashboard's server is told; nothing where none is wanted.
+pub fn web(
+    config: &Config,
+    board: Board,
+    registry: Registry,
+) -> Result<Option<WebSettings>, SecretsError> {
+    let Some(web) = &config.web else { return Ok(None) };
+    let token = web.token_file.as_deref().map(secret).transpose()?;
+    if let (Some(token), Some(place)) = (&token, &web.token_file)
+        && token.reveal().len() < tandem_drain::web::TOKEN_MIN
+    {
+        let what = format!("a token has at least {} characters", tandem_drain::web::TOKEN_MIN);
+        return Err(SecretsError::Form { path: place.into(), what });
+    }
+    let trades = config.run.mode != Mode::Observe;
+    let operator = || {
+        let (run_dir, state_dir) = (config.run.dir.clone(), config.run.state_dir.clone());
+        Box::new(AtDashboard { run_dir, state_dir }) as Box<dyn Operator>
+    };
+    Ok(Some(WebSettings {
+        listen: web.listen,
+        hosts: web.hosts.clone(),
+        token,
+        operator: trades.then(operator),
+        board,
+        registry,
+        metrics: None,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
+}
+
+/// Raises the level for somebody at the dashboard, as `tandem pause` and `tandem kill` do.
+struct AtDashboard {
+    run_dir: PathBuf,
+    state_dir: PathBuf,
+}
+
+impl Operator for AtDashboard {
+    fn raise(&self, level: Level, reason: &str) -> Result<bool, String> {
+        let page =
+            latch::open(&self.run_dir, &self.state_dir).map_err(|error| error.to_string())?;
+        let act = Act { who: "dashboard", reason };
+        let raise = (Scope::Global, level, Cause::Operator);
+        latch::raise(&page, &self.state_dir, raise, &act).map_err(|error| error.to_string())
+    }
 }
 
 /// Raises PAUSE as an operator does.

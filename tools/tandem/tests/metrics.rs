@@ -286,7 +286,7 @@ impl Prometheus {
         let (_, tail) = tail.split_once("\nscrape_configs:").unwrap();
         let rules = deploy("prometheus/rules").canonicalize().unwrap();
         let text = format!("{head}\nscrape_configs:{tail}")
-            .replace("127.0.0.1:9470", &format!("127.0.0.1:{target}"))
+            .replace("127.0.0.1:7411", &format!("127.0.0.1:{target}"))
             .replace("- rules/", &format!("- {}/", rules.display()));
         let config = folder.join("prometheus.yml");
         fs::write(&config, text).unwrap();

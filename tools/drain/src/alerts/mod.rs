@@ -12,6 +12,7 @@
 //!
 //! Not here: where records come from (`source`).
 
+pub mod board;
 pub mod book;
 pub mod channel;
 pub mod http;
@@ -26,6 +27,7 @@ use tandem_core::record::Record;
 use crate::plan::{Hands, Plan};
 use crate::source::Look;
 use crate::{DrainError, Sink};
+use board::Board;
 use book::{Book, BookSettings};
 use path::{Path, PathSettings};
 use rules::{Rules, Thresholds};
@@ -242,6 +244,7 @@ pub struct Alerts {
     rules: Rules,
     book: Book,
     path: Path,
+    board: Board,
     notices: Vec<Notice>,
 }
 
@@ -256,8 +259,15 @@ impl Alerts {
             rules: Rules::new(plan, settings.thresholds),
             book: Book::new(settings.book),
             path: Path::start(settings.path, hands)?,
+            board: Board::default(),
             notices: Vec::new(),
         })
+    }
+
+    /// Returns the board on which everything told is put.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        self.board.clone()
     }
 
     /// Returns how the channels are.
@@ -287,6 +297,7 @@ impl Sink for Alerts {
             self.book.stands(&conditions, look.now_ns, &mut self.notices);
         }
         self.book.tick(look.now_ns, &mut self.notices);
+        self.board.take(&self.notices);
         self.path.tell(&mut self.notices);
     }
 

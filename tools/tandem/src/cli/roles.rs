@@ -9,7 +9,9 @@ use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_drain::alerts::{Alerts, Settings};
 use tandem_drain::metrics::Metrics;
+use tandem_drain::model::Model;
 use tandem_drain::status::Registry;
+use tandem_drain::web::Web;
 use tandem_drain::{Drain, Sink};
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
@@ -551,15 +553,30 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let stop = stop_flag(while_pid)?;
     let plan = drain_role::plan(&config);
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    // Every sink tells here how it is doing; `/metrics` shows it.
     let registry = Registry::default();
-    let metrics =
-        Metrics::new(&plan, drain_role::build(&config).map_err(Failure::failed)?, registry.clone());
+    // Without channels the dashboard is told what is wrong all the same.
+    let settings = match &config.alerts {
+        Some(_) => alert_settings(&config)?,
+        None => drain_role::silent_settings(&config),
+    };
+    let alerts = Alerts::start(&plan, settings, Pauser::of(&config)).map_err(Failure::usage)?;
+    let board = alerts.board();
+    sinks.push(Box::new(alerts));
+    let build = drain_role::build(&config).map_err(Failure::failed)?;
+    let metrics = Metrics::new(&plan, build, registry.clone());
+    let page = metrics.page();
     sinks.push(Box::new(metrics));
-    if config.alerts.is_some() {
-        let settings = alert_settings(&config)?;
-        let alerts = Alerts::start(&plan, settings, Pauser::of(&config));
-        sinks.push(Box::new(alerts.map_err(Failure::usage)?));
+    let web = drain_role::web(&config, board, registry).map_err(Failure::refused)?;
+    if let Some(mut settings) = web {
+        settings.metrics = Some(Arc::new(move |accept| {
+            let (kind, body) = page.encode(accept);
+            (kind.to_owned(), body)
+        }));
+        let web = Web::start(Model::new(&plan), settings).map_err(Failure::failed)?;
+        let at = format!("http://{}/\n", web.address());
+        std::fs::write(config.run.dir.join(drain_role::WEB_FILE), at).map_err(Failure::failed)?;
+        tracing::info!(address = %web.address(), "the dashboard is served");
+        sinks.push(Box::new(web));
     }
     let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
     while !stop.load(Ordering::Relaxed) {
