@@ -12,6 +12,7 @@ pub mod alerts;
 pub mod metrics;
 pub mod model;
 pub mod plan;
+pub mod redis;
 pub mod run;
 pub mod source;
 pub mod status;

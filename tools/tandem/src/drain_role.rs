@@ -20,6 +20,7 @@ use tandem_drain::alerts::wire::{Sender, Service};
 use tandem_drain::alerts::{Settings, Severity};
 use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
+use tandem_drain::redis::{Place, RedisSettings};
 use tandem_drain::status::Registry;
 use tandem_drain::web::{Operator, WebSettings};
 use tandem_drain::{Hands, Plan};
@@ -126,6 +127,26 @@ pub fn plan(config: &Config) -> Plan {
         parts,
         names,
     }
+}
+
+/// Returns Redis as configured, its password read; nothing where there is no `[redis]`.
+pub fn redis(config: &Config) -> Result<Option<RedisSettings>, SecretsError> {
+    let Some(redis) = &config.redis else { return Ok(None) };
+    let ms = |ms: u32| Duration::from_millis(ms.into());
+    // Checked when the file was read.
+    let Ok(place) = Place::parse(&redis.url, redis.ca_file.clone()) else { return Ok(None) };
+    Ok(Some(RedisSettings {
+        place,
+        user: redis.user.clone(),
+        password: redis.password_file.as_deref().map(secret).transpose()?,
+        prefix: redis.prefix.clone(),
+        flush: ms(redis.flush_ms),
+        depth: redis.depth_levels as usize,
+        stream_max: redis.stream_max as usize,
+        expire: Duration::from_secs(redis.expire_s.into()),
+        connect_timeout: ms(redis.connect_timeout_ms),
+        response_timeout: ms(redis.response_timeout_ms),
+    }))
 }
 
 /// Returns what this build and configuration are called.

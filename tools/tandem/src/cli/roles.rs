@@ -10,6 +10,7 @@ use tandem_core::record::Venue;
 use tandem_drain::alerts::{Alerts, Settings};
 use tandem_drain::metrics::Metrics;
 use tandem_drain::model::Model;
+use tandem_drain::redis::Redis;
 use tandem_drain::status::Registry;
 use tandem_drain::web::Web;
 use tandem_drain::{Drain, Sink};
@@ -566,6 +567,10 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let metrics = Metrics::new(&plan, build, registry.clone());
     let page = metrics.page();
     sinks.push(Box::new(metrics));
+    if let Some(settings) = drain_role::redis(&config).map_err(Failure::refused)? {
+        let redis = Redis::start(&plan, settings, registry.register("redis"));
+        sinks.push(Box::new(redis.map_err(Failure::failed)?));
+    }
     let web = drain_role::web(&config, board, registry).map_err(Failure::refused)?;
     if let Some(mut settings) = web {
         settings.metrics = Some(Arc::new(move |accept| {
