@@ -77,6 +77,9 @@ pub struct Config {
     /// Redis as a cache and fan-out; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Redis>,
+    /// Sentry; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentry: Option<Sentry>,
     /// Venues by name: `binance`, `coinbase`, `kraken`.
     pub venue: BTreeMap<String, VenueConfig>,
 }
@@ -109,6 +112,47 @@ pub struct Secrets {
     /// Venues whose keys need no IP restriction, each with the reason in words.
     #[serde(default)]
     pub no_ip_restriction: BTreeMap<String, String>,
+}
+
+/// Sentry, for errors and panics of every process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct Sentry {
+    pub dsn_file: String,
+    #[serde(default = "sentry_environment")]
+    pub environment: String,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default = "sentry_timeout_ms")]
+    pub http_timeout_ms: u32,
+}
+
+fn sentry_environment() -> String {
+    "production".to_owned()
+}
+
+fn sentry_timeout_ms() -> u32 {
+    5_000
+}
+
+impl Sentry {
+    fn check(&self) -> Result<(), Wrong> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if self.environment.is_empty()
+            || 64 < self.environment.len()
+            || !self.environment.chars().all(is_name)
+        {
+            let rule = "must be 1 to 64 letters, digits, _, - or .";
+            return Err(("sentry.environment".to_owned(), self.environment.clone(), rule));
+        }
+        if !(100..=60_000).contains(&self.http_timeout_ms) {
+            let rule = "must be 100 to 60000";
+            let value = self.http_timeout_ms.to_string();
+            return Err(("sentry.http_timeout_ms".to_owned(), value, rule));
+        }
+        Ok(())
+    }
 }
 
 /// Redis as a cache and fan-out.
@@ -640,6 +684,7 @@ impl Config {
             self.alerts.as_ref().map(Alerts::check),
             self.web.as_ref().map(Web::check),
             self.redis.as_ref().map(Redis::check),
+            self.sentry.as_ref().map(Sentry::check),
         ];
         if let Some(Err((key, value, rule))) =
             tables.into_iter().flatten().find(|checked| checked.is_err())
@@ -819,7 +864,7 @@ impl Config {
     /// Returns whether anything behind the journal is wanted: then a drain runs.
     #[must_use]
     pub fn has_drain(&self) -> bool {
-        self.alerts.is_some() || self.web.is_some() || self.redis.is_some()
+        self.alerts.is_some() || self.web.is_some() || self.redis.is_some() || self.sentry.is_some()
     }
 
     /// Returns where the journal is.

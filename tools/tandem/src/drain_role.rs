@@ -21,6 +21,7 @@ use tandem_drain::alerts::{Settings, Severity};
 use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
 use tandem_drain::redis::{Place, RedisSettings};
+use tandem_drain::sentry::SentrySettings;
 use tandem_drain::status::Registry;
 use tandem_drain::web::{Operator, WebSettings};
 use tandem_drain::{Hands, Plan};
@@ -146,6 +147,21 @@ pub fn redis(config: &Config) -> Result<Option<RedisSettings>, SecretsError> {
         expire: Duration::from_secs(redis.expire_s.into()),
         connect_timeout: ms(redis.connect_timeout_ms),
         response_timeout: ms(redis.response_timeout_ms),
+    }))
+}
+
+/// Returns Sentry as configured, its key read; nothing where there is no `[sentry]`.
+pub fn sentry(config: &Config) -> Result<Option<SentrySettings>, SecretsError> {
+    let Some(sentry) = &config.sentry else { return Ok(None) };
+    let build =
+        Identity::of(config).map_or_else(|_| "?".to_owned(), |id| format!("{:016x}", id.build));
+    Ok(Some(SentrySettings {
+        dsn: secret(&sentry.dsn_file)?,
+        environment: sentry.environment.clone(),
+        release: format!("tandem@{}+{build}", env!("CARGO_PKG_VERSION")),
+        run_dir: config.run.dir.clone(),
+        ca_file: sentry.ca_file.clone(),
+        timeout: Duration::from_millis(sentry.http_timeout_ms.into()),
     }))
 }
 

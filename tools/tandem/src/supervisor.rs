@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tandem_drain::spool::What;
 use tandem_shm::ClockWriter;
 
 use crate::config::{Config, Mode};
@@ -87,6 +88,12 @@ impl Tile {
             let Some(status) = child.try_wait()? else { return Ok(()) };
             let ran = self.started.elapsed();
             tracing::warn!(tile = self.args.join(" "), %status, ?ran, "ended");
+            if !status.success() {
+                // One that was killed could not say so itself.
+                let message = format!("{} ended: {status}", self.args.join(" "));
+                let fields = [("tile", self.args.join(" ")), ("ran", format!("{ran:?}"))];
+                tandem_drain::spool::tell(What::Exit, &message, "supervisor", &fields);
+            }
             self.child = None;
             self.pause = if STABLE < ran {
                 PAUSE_FIRST

@@ -439,7 +439,7 @@ mod tests {
     }
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, retry_after: None, body: body.as_bytes().to_vec() }
+        Answer { status, retry_after: None, limits: None, body: body.as_bytes().to_vec() }
     }
 
     #[test]

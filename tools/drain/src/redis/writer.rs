@@ -323,12 +323,15 @@ const CREDENTIALS: &str = "; check redis.user and redis.password_file";
 
 /// What is told of an error: its code or kind, no text of a server and no address.
 fn told(error: &RedisError) -> String {
-    let what = match error.code() {
+    // What a script may not do is told as an error without a code of its own.
+    let in_script = error.detail().is_some_and(|text| text.contains("can't run this command"));
+    let code = if in_script { Some("NOPERM") } else { error.code() };
+    let what = match code {
         Some(code) => format!("Redis says {}", code.chars().take(32).collect::<String>()),
         None if error.is_timeout() => "Redis does not answer in time".to_owned(),
         None => format!("Redis: {}", error.category()),
     };
-    let fix = match error.code() {
+    let fix = match code {
         Some("NOPERM") => "; give its user the rights of deploy/redis/users.acl",
         Some("WRONGPASS" | "NOAUTH") => CREDENTIALS,
         Some("OOM") => "; raise maxmemory, or lower redis.stream_max",

@@ -11,6 +11,7 @@ use tandem_drain::alerts::{Alerts, Settings};
 use tandem_drain::metrics::Metrics;
 use tandem_drain::model::Model;
 use tandem_drain::redis::Redis;
+use tandem_drain::sentry::Sentry;
 use tandem_drain::status::Registry;
 use tandem_drain::web::Web;
 use tandem_drain::{Drain, Sink};
@@ -571,6 +572,10 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         let redis = Redis::start(&plan, settings, registry.register("redis"));
         sinks.push(Box::new(redis.map_err(Failure::failed)?));
     }
+    if let Some(settings) = drain_role::sentry(&config).map_err(Failure::refused)? {
+        let sentry = Sentry::start(settings, registry.register("sentry"));
+        sinks.push(Box::new(sentry.map_err(Failure::usage)?));
+    }
     let web = drain_role::web(&config, board, registry).map_err(Failure::refused)?;
     if let Some(mut settings) = web {
         settings.metrics = Some(Arc::new(move |accept| {
@@ -648,6 +653,10 @@ pub fn prepare(config: &Config) -> Result<(), Failure> {
         .mode(0o750)
         .create(dir)
         .map_err(|error| Failure::failed(format!("{}: {error}", dir.display())))?;
+    // A run goes on without it; what is missing then is told where it would have been written.
+    if let Err(error) = tandem_drain::spool::begin(dir, &super::errors::role()) {
+        tracing::warn!(%error, "errors of this process are not kept");
+    }
     if config.run.mode == Mode::Live {
         // Nonces are kept there before anything else is.
         let state_dir = &config.run.state_dir;
