@@ -28,6 +28,7 @@ pub mod stages;
 pub mod supervisor;
 pub mod table;
 pub mod time;
+pub mod top;
 pub mod trades;
 pub mod truth;
 pub mod venues;

@@ -127,6 +127,13 @@ impl Latency {
         }
     }
 
+    /// Returns a gauge of a process as it was at the last interval, e.g. of `engine`.
+    #[must_use]
+    pub fn gauge(&self, process: &str, name: &str) -> Option<i64> {
+        let page = self.pages.iter().find(|page| page.process == process)?;
+        page.before.as_ref()?.gauge(name)
+    }
+
     /// Returns every stage.
     #[must_use]
     pub fn stages(&self) -> &[Stage] {

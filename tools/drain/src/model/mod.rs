@@ -8,6 +8,7 @@
 
 mod books;
 mod latency;
+mod limits;
 mod trade;
 pub mod views;
 
@@ -24,6 +25,7 @@ use tandem_core::report::{Denial, Opportunity, Phase};
 use tandem_core::round::RoundReport;
 
 pub use latency::Latency;
+pub use limits::LimitView;
 pub use trade::Orders;
 
 use crate::plan::Plan;

@@ -26,7 +26,7 @@ const TRIES_OVER: Duration = Duration::from_secs(60);
 /// A token shorter than this is no secret.
 pub const TOKEN_MIN: usize = 16;
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tandem_core::account::SessionState;
-use tandem_core::instrument::AssetId;
 use tandem_core::level::{Cause, Scope};
 use tandem_core::record::{BookState, Venue};
 use tandem_gateway::warden::Verdict;
@@ -155,7 +154,9 @@ fn overview(shared: &Shared) -> Value {
                 let part = look.parts.iter().find(|part| part.name == name);
                 part.map(|part| life_name(part.life))
             };
-            let session = model.sessions().get(venue);
+            // What a gateway last said is no state once it is gone.
+            let lives = life(format!("gateway {}", venue.name())) == Some("alive");
+            let session = model.sessions().get(venue).filter(|_| lives);
             let gateway = look.gateways.get(venue);
             json!({
                 "venue": venue.name(),
@@ -204,7 +205,7 @@ fn overview(shared: &Shared) -> Value {
             "marked": run.map(|run| run.amount(asset, pnl.marked)),
             "peak": run.map(|run| run.amount(asset, pnl.peak)),
         })),
-        "limits": limits(&model, open),
+        "limits": model.limits(),
         "venues": venues,
         "sessions_ready": ready,
         "parts": parts,
@@ -224,43 +225,6 @@ fn overview(shared: &Shared) -> Value {
     })
 }
 
-/// What is used of each limit, ppm of it, as far as the journal and the stats tell it.
-fn limits(model: &Model, open: usize) -> Value {
-    let Some(run) = model.run() else { return json!([]) };
-    let text: Value = serde_json::from_str(&run.text).unwrap_or(Value::Null);
-    let limits = &text["limits"];
-    let money = |key: &str| -> Option<(String, f64)> {
-        let text = limits[key].as_str()?;
-        Some((text.to_owned(), text.parse().ok()?))
-    };
-    let count = |key: &str| limits[key].as_u64().map(|most| (most.to_string(), most as f64));
-    let asset = run.numeraire.unwrap_or(AssetId(u16::MAX));
-    let pnl = model.pnl().map(|(pnl, _)| pnl).unwrap_or_default();
-    let loss = views::number(run, asset, (-pnl.realised.min(pnl.marked)).max(0));
-    let drawdown = views::number(run, asset, (pnl.peak - pnl.marked).max(0));
-    let rounds = model.rounds(0).filter(|round| round.stage != "settled").count();
-    let (orders, _) = model.orders().counts();
-    let exposure = model.last_look().engine.and_then(|engine| engine.exposure_ppm);
-    let row = |name: &str, used: Option<f64>, most: Option<(String, f64)>, unit: &str| {
-        let (text, most) = most?;
-        let share = used.filter(|_| 0.0 < most).map(|used| (used / most * 1e6) as i64);
-        Some(json!({ "name": name, "used": used, "limit": text, "unit": unit, "ppm": share }))
-    };
-    let unit = run.asset(asset);
-    let exposure_most = money("exposure_max");
-    let exposed =
-        exposure.zip(exposure_most.as_ref()).map(|(ppm, (_, most))| most * ppm as f64 / 1e6);
-    let rows = [
-        row("exposure", exposed, exposure_most, unit),
-        row("loss of the day", Some(loss), money("loss_day_max"), unit),
-        row("drawdown", Some(drawdown), money("drawdown_max"), unit),
-        row("rounds at once", Some(rounds as f64), count("rounds_max"), ""),
-        row("orders at once", Some(open as f64), count("orders_max"), ""),
-        row("orders of the run", Some(orders as f64), count("session_orders_max"), ""),
-    ];
-    json!(rows.into_iter().flatten().collect::<Vec<_>>())
-}
-
 fn books(shared: &Shared, asked: &Asked) -> Value {
     let all = shared.model().books(DEPTH);
     let wanted = asked.pair.as_deref();
@@ -268,7 +232,10 @@ fn books(shared: &Shared, asked: &Asked) -> Value {
     let mut pairs: Vec<String> = all.iter().map(of_pair).collect();
     pairs.sort_unstable();
     pairs.dedup();
-    let shown = wanted.map(str::to_owned).or_else(|| pairs.first().cloned());
+    // Without a wish the pair that most venues have: there is most to compare.
+    let venues = |pair: &&String| all.iter().filter(|book| of_pair(book) == **pair).count();
+    let widest = || pairs.iter().max_by_key(|pair| (venues(pair), std::cmp::Reverse(*pair)));
+    let shown = wanted.map(str::to_owned).or_else(|| widest().cloned());
     let books: Vec<_> = all.into_iter().filter(|book| Some(of_pair(book)) == shown).collect();
     json!({ "pairs": pairs, "pair": shown, "books": books })
 }

@@ -16,7 +16,8 @@ pub mod live;
 pub mod opportunities;
 pub mod orders;
 pub mod roles;
-pub mod why;
+pub mod top;
+mod why;
 mod why_not;
 
 use std::io::Write;
@@ -246,6 +247,13 @@ enum Command {
     #[command(after_help = "Example:
   tandem drill --reason 'weekly drill'")]
     Drill(level::KillArgs),
+    /// The run on a terminal, four times a second: venues, pairs, orders, limits, alerts.
+    #[command(after_help = "Examples:
+  tandem top
+  tandem top --once --size 200x60
+
+Keys: p pause, K KILL, / filter, l latency, o orders, ? help, q quit. NO_COLOR is respected.")]
+    Top(top::TopArgs),
     /// Whether everything is in sync, and what was counted.
     #[command(after_help = "Example:
   tandem status --json")]
@@ -460,6 +468,7 @@ fn dispatch(command: Command) -> Done {
         Command::Pause(args) => level::pause(&args),
         Command::Kill(args) => level::kill(&args),
         Command::Drill(args) => level::drill(&args),
+        Command::Top(args) => top::run(&args),
         Command::Status { config, json } => live::status(&config, json),
         Command::Books(args) => books::run(&args),
         Command::Opportunities(args) => opportunities::run(&args),
