@@ -571,6 +571,13 @@ impl HistogramSnapshot {
         self.buckets.iter().fold(0, |count, &bucket| count.wrapping_add(bucket))
     }
 
+    /// Returns the buckets that hold something: least value, greatest value, how many. The last one of
+    /// all also holds what is greater.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let held = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        held.map(|(at, &count)| (lowest_of(at), highest_of(at), count))
+    }
+
     /// Returns the sum of all values.
     #[must_use]
     pub fn sum(&self) -> u64 {

@@ -9,12 +9,16 @@
 //! Not here: configuration and where things are (`tandem`, which passes them in as a [`Plan`]).
 
 pub mod alerts;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod postgres;
+pub mod redis;
 pub mod rows;
 pub mod run;
+pub mod sentry;
 pub mod source;
+pub mod spool;
 pub mod status;
 pub mod tail;
 pub mod web;

@@ -140,20 +140,29 @@ pub fn now_ns() -> i64 {
 }
 
 /// One stats page, attached when it is there and followed through restarts.
-struct Page {
-    name: String,
+pub(crate) struct Page {
+    pub(crate) name: String,
     reader: Option<StatsReader>,
 }
 
 impl Page {
-    fn follow(&mut self, dir: &Path) {
+    pub(crate) fn named(name: String) -> Page {
+        Page { name, reader: None }
+    }
+
+    /// Process of its producer.
+    pub(crate) fn pid(&self) -> Option<u64> {
+        self.reader.as_ref().map(|reader| reader.info().producer_pid)
+    }
+
+    pub(crate) fn follow(&mut self, dir: &Path) {
         match &mut self.reader {
             Some(reader) => drop(reader.reattach()),
             none => *none = StatsReader::open(dir, &self.name, Duration::ZERO).ok(),
         }
     }
 
-    fn snapshot(&self) -> Option<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         self.reader.as_ref().map(StatsReader::snapshot)
     }
 }
@@ -185,11 +194,11 @@ impl Source {
     /// Begins to follow. Nothing needs to be there yet.
     #[must_use]
     pub fn new(plan: Plan) -> Source {
-        let named = |name: &String| Page { name: name.clone(), reader: None };
-        let mut pages = vec![named(&plan.names.engine_stats), named(&plan.names.warden_stats)];
+        let (engine, warden) = (&plan.names.engine_stats, &plan.names.warden_stats);
+        let mut pages = vec![Page::named(engine.clone()), Page::named(warden.clone())];
         for venue in &plan.venues {
-            pages.push(named(&tandem_gateway::tile::stats_name(*venue)));
-            pages.push(named(&tandem_feeds::tile::stats_name(venue.name())));
+            pages.push(Page::named(tandem_gateway::tile::stats_name(*venue)));
+            pages.push(Page::named(tandem_feeds::tile::stats_name(venue.name())));
         }
         let now = Instant::now();
         Source {

@@ -77,6 +77,12 @@ pub struct Config {
     /// The dashboard and `/metrics`; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web: Option<Web>,
+    /// Redis as a cache and fan-out; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Redis>,
+    /// Sentry; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentry: Option<Sentry>,
     /// Venues by name: `binance`, `coinbase`, `kraken`.
     pub venue: BTreeMap<String, VenueConfig>,
 }
@@ -109,6 +115,125 @@ pub struct Secrets {
     /// Venues whose keys need no IP restriction, each with the reason in words.
     #[serde(default)]
     pub no_ip_restriction: BTreeMap<String, String>,
+}
+
+/// Sentry, for errors and panics of every process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct Sentry {
+    pub dsn_file: String,
+    #[serde(default = "sentry_environment")]
+    pub environment: String,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default = "sentry_timeout_ms")]
+    pub http_timeout_ms: u32,
+}
+
+fn sentry_environment() -> String {
+    "production".to_owned()
+}
+
+fn sentry_timeout_ms() -> u32 {
+    5_000
+}
+
+impl Sentry {
+    fn check(&self) -> Result<(), Wrong> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if self.environment.is_empty()
+            || 64 < self.environment.len()
+            || !self.environment.chars().all(is_name)
+        {
+            let rule = "must be 1 to 64 letters, digits, _, - or .";
+            return Err(("sentry.environment".to_owned(), self.environment.clone(), rule));
+        }
+        if !(100..=60_000).contains(&self.http_timeout_ms) {
+            let rule = "must be 100 to 60000";
+            let value = self.http_timeout_ms.to_string();
+            return Err(("sentry.http_timeout_ms".to_owned(), value, rule));
+        }
+        Ok(())
+    }
+}
+
+/// Redis as a cache and fan-out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct Redis {
+    pub url: String,
+    #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
+    pub password_file: Option<String>,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default = "redis_prefix")]
+    pub prefix: String,
+    #[serde(default = "redis_flush_ms")]
+    pub flush_ms: u32,
+    #[serde(default = "redis_depth_levels")]
+    pub depth_levels: u32,
+    #[serde(default = "redis_stream_max")]
+    pub stream_max: u32,
+    #[serde(default = "redis_expire_s")]
+    pub expire_s: u32,
+    #[serde(default = "redis_timeout_ms")]
+    pub connect_timeout_ms: u32,
+    #[serde(default = "redis_timeout_ms")]
+    pub response_timeout_ms: u32,
+}
+
+fn redis_prefix() -> String {
+    "tandem".to_owned()
+}
+
+fn redis_flush_ms() -> u32 {
+    20
+}
+
+fn redis_depth_levels() -> u32 {
+    10
+}
+
+fn redis_stream_max() -> u32 {
+    10_000
+}
+
+fn redis_expire_s() -> u32 {
+    300
+}
+
+fn redis_timeout_ms() -> u32 {
+    1_000
+}
+
+impl Redis {
+    fn check(&self) -> Result<(), Wrong> {
+        let place = tandem_drain::redis::Place::parse(&self.url, self.ca_file.clone());
+        if let Err(rule) = place {
+            return Err(("redis.url".to_owned(), self.url.clone(), rule));
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        if self.prefix.is_empty() || 32 < self.prefix.len() || !self.prefix.chars().all(is_name) {
+            let rule = "must be 1 to 32 letters, digits, _ or -: the ACL user is limited to it";
+            return Err(("redis.prefix".to_owned(), self.prefix.clone(), rule));
+        }
+        let ranges = [
+            ("flush_ms", self.flush_ms, 1..=10_000, "must be 1 to 10000"),
+            ("depth_levels", self.depth_levels, 1..=100, "must be 1 to 100"),
+            ("stream_max", self.stream_max, 1..=1_000_000, "must be 1 to 1000000"),
+            ("expire_s", self.expire_s, 4..=86_400, "must be 4 to 86400"),
+            ("connect_timeout_ms", self.connect_timeout_ms, 10..=60_000, "must be 10 to 60000"),
+            ("response_timeout_ms", self.response_timeout_ms, 10..=60_000, "must be 10 to 60000"),
+        ];
+        match ranges.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
+            Some((key, value, _, rule)) => Err((format!("redis.{key}"), value.to_string(), rule)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The dashboard's server.
@@ -558,7 +683,12 @@ impl Config {
                 "must be at least 3",
             );
         }
-        let tables = [self.alerts.as_ref().map(Alerts::check), self.web.as_ref().map(Web::check)];
+        let tables = [
+            self.alerts.as_ref().map(Alerts::check),
+            self.web.as_ref().map(Web::check),
+            self.redis.as_ref().map(Redis::check),
+            self.sentry.as_ref().map(Sentry::check),
+        ];
         if let Some(Err((key, value, rule))) =
             tables.into_iter().flatten().find(|checked| checked.is_err())
         {
@@ -740,7 +870,11 @@ impl Config {
     /// Returns whether anything behind the journal is wanted: then a drain runs.
     #[must_use]
     pub fn has_drain(&self) -> bool {
-        self.alerts.is_some() || self.postgres.is_some() || self.web.is_some()
+        self.alerts.is_some()
+            || self.postgres.is_some()
+            || self.redis.is_some()
+            || self.sentry.is_some()
+            || self.web.is_some()
     }
 
     /// Returns where the journal is.

@@ -18,7 +18,10 @@ use tandem_drain::alerts::path::{PathSettings, Wanted};
 use tandem_drain::alerts::rules::Thresholds;
 use tandem_drain::alerts::wire::{Sender, Service};
 use tandem_drain::alerts::{Settings, Severity};
+use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
+use tandem_drain::redis::{Place, RedisSettings};
+use tandem_drain::sentry::SentrySettings;
 use tandem_drain::status::Registry;
 use tandem_drain::web::{Operator, WebSettings};
 use tandem_drain::{Hands, Plan};
@@ -28,6 +31,7 @@ use tandem_shm::JournalSpec;
 
 use crate::config::{AlertChannel, Config, Mode};
 use crate::engine_tile::{self, metric};
+use crate::identity::Identity;
 use crate::latch::{self, Act};
 use crate::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
 use crate::secrets::{self, SecretsError};
@@ -124,6 +128,52 @@ pub fn plan(config: &Config) -> Plan {
         parts,
         names,
     }
+}
+
+/// Returns Redis as configured, its password read; nothing where there is no `[redis]`.
+pub fn redis(config: &Config) -> Result<Option<RedisSettings>, SecretsError> {
+    let Some(redis) = &config.redis else { return Ok(None) };
+    let ms = |ms: u32| Duration::from_millis(ms.into());
+    // Checked when the file was read.
+    let Ok(place) = Place::parse(&redis.url, redis.ca_file.clone()) else { return Ok(None) };
+    Ok(Some(RedisSettings {
+        place,
+        user: redis.user.clone(),
+        password: redis.password_file.as_deref().map(secret).transpose()?,
+        prefix: redis.prefix.clone(),
+        flush: ms(redis.flush_ms),
+        depth: redis.depth_levels as usize,
+        stream_max: redis.stream_max as usize,
+        expire: Duration::from_secs(redis.expire_s.into()),
+        connect_timeout: ms(redis.connect_timeout_ms),
+        response_timeout: ms(redis.response_timeout_ms),
+    }))
+}
+
+/// Returns Sentry as configured, its key read; nothing where there is no `[sentry]`.
+pub fn sentry(config: &Config) -> Result<Option<SentrySettings>, SecretsError> {
+    let Some(sentry) = &config.sentry else { return Ok(None) };
+    let build =
+        Identity::of(config).map_or_else(|_| "?".to_owned(), |id| format!("{:016x}", id.build));
+    Ok(Some(SentrySettings {
+        dsn: secret(&sentry.dsn_file)?,
+        environment: sentry.environment.clone(),
+        release: format!("tandem@{}+{build}", env!("CARGO_PKG_VERSION")),
+        run_dir: config.run.dir.clone(),
+        ca_file: sentry.ca_file.clone(),
+        timeout: Duration::from_millis(sentry.http_timeout_ms.into()),
+    }))
+}
+
+/// Returns what this build and configuration are called.
+pub fn build(config: &Config) -> io::Result<Build> {
+    let identity = Identity::of(config)?;
+    Ok(Build {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: format!("{:016x}", identity.build),
+        config: format!("{:016x}", identity.config),
+        mode: config.run.mode.name().to_owned(),
+    })
 }
 
 /// Instruments as people call them, where `tandem up` has asked the venues already.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tandem_core::account::{Balance, BalanceSource};
 use tandem_core::engine::{Engine, OUTBOX_RECORDS, gap};
 use tandem_core::episode::Outbox;
+use tandem_core::instrument::AssetId;
 use tandem_core::order::{NewOrder, RejectClass, Report};
 use tandem_core::record::{Kind, Reason, Record, Venue, flag};
 use tandem_core::restore;
@@ -42,6 +43,8 @@ const ROOM_MIN: usize = OUTBOX_RECORDS + 64;
 const ATTACH: Duration = Duration::from_secs(30);
 /// Looks of the watch between two valuations of the exposure: a quarter of a second.
 const EXPOSURE_EVERY: u32 = 50;
+/// A turn of the loop that takes longer is a stall.
+const STALL_US: u64 = 200;
 /// Number of the first gateway's ring in the journal; feeds begin at 0.
 const REPORT_RINGS: u16 = 16;
 /// Name of the engine's stats.
@@ -100,6 +103,46 @@ pub mod metric {
     /// Worst-case exposure as a share of its limit, ppm: the largest of the total and the venues'; -1 where
     /// it cannot be valued.
     pub const EXPOSURE_PPM: &str = "engine_exposure_ppm";
+    /// Worst-case exposure in total and by venue, in millionths of the numeraire; -1 where it cannot be
+    /// valued.
+    pub const EXPOSURE_MICRO: [&str; 4] = [
+        "engine_exposure_micro",
+        "engine_exposure_binance_micro",
+        "engine_exposure_coinbase_micro",
+        "engine_exposure_kraken_micro",
+    ];
+    /// What the rounds of the day brought, in millionths of the numeraire.
+    pub const PNL_REALISED_MICRO: &str = "engine_pnl_realised_micro";
+    /// What all flows of the day are worth, marked with the worse side, in millionths of the numeraire.
+    pub const PNL_MARKED_MICRO: &str = "engine_pnl_marked_micro";
+    /// How much of each limit is used, ppm; -1 where it cannot be told. Over a million is a breach.
+    pub const LIMIT_USED_PPM: [&str; 11] = [
+        "engine_limit_exposure_ppm",
+        "engine_limit_exposure_binance_ppm",
+        "engine_limit_exposure_coinbase_ppm",
+        "engine_limit_exposure_kraken_ppm",
+        "engine_limit_open_orders_ppm",
+        "engine_limit_unknown_orders_ppm",
+        "engine_limit_rounds_ppm",
+        "engine_limit_loss_day_ppm",
+        "engine_limit_loss_5min_ppm",
+        "engine_limit_drawdown_ppm",
+        "engine_limit_dust_ppm",
+    ];
+    /// Turns of the loop that took longer than 200 us.
+    pub const STALLS: &str = "engine_stall_total";
+    /// By venue: records in the feed's ring that were not taken at the last look.
+    pub const RING_DEPTH: [&str; 3] = [
+        "engine_ring_depth_binance_count",
+        "engine_ring_depth_coinbase_count",
+        "engine_ring_depth_kraken_count",
+    ];
+    /// By venue: overruns of the feed's ring since the engine's start.
+    pub const RING_OVERRUNS: [&str; 3] = [
+        "engine_ring_overrun_binance_count",
+        "engine_ring_overrun_coinbase_count",
+        "engine_ring_overrun_kraken_count",
+    ];
     /// Next sequence of the journal.
     pub const JOURNAL_SEQ: &str = "engine_journal_seq";
     /// From publishing to taking, ns.
@@ -145,6 +188,8 @@ struct Source {
     /// Its producer was seen dead or closed, and the engine was told.
     down: bool,
     in_batch: bool,
+    /// Overruns of its ring.
+    overruns: i64,
 }
 
 struct Stats {
@@ -159,6 +204,11 @@ struct Stats {
     clock_offset_ns: GaugeHandle,
     clock_synchronised: GaugeHandle,
     exposure_ppm: GaugeHandle,
+    exposure_micro: [GaugeHandle; 4],
+    pnl_micro: [GaugeHandle; 2],
+    limit_used_ppm: [GaugeHandle; metric::LIMIT_USED_PPM.len()],
+    ring_depth: [GaugeHandle; 3],
+    ring_overruns: [GaugeHandle; 3],
     /// Updates until the exposure is valued again.
     until_exposure: u32,
     journal_seq: GaugeHandle,
@@ -168,7 +218,7 @@ struct Stats {
     kernel_ns: HistogramHandle,
 }
 
-const COUNTERS: usize = 14;
+const COUNTERS: usize = 15;
 
 /// What only the tile counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,6 +228,7 @@ struct Counts {
     gaps: u64,
     journal_full: u64,
     outputs_lost: u64,
+    stalls: u64,
 }
 
 impl Stats {
@@ -198,6 +249,7 @@ impl Stats {
             metric::GAPS,
             metric::JOURNAL_FULL,
             metric::OUTPUTS_LOST,
+            metric::STALLS,
         ];
         let mut metrics: Vec<Metric> =
             counters.iter().map(|name| Metric::counter(*name, "count")).collect();
@@ -209,6 +261,12 @@ impl Stats {
         metrics.push(Metric::gauge(metric::CLOCK_OFFSET_NS, "ns"));
         metrics.push(Metric::gauge(metric::CLOCK_SYNCHRONISED, "flag"));
         metrics.push(Metric::gauge(metric::EXPOSURE_PPM, "ppm"));
+        metrics.extend(metric::EXPOSURE_MICRO.map(|name| Metric::gauge(name, "1e-6 numeraire")));
+        let pnl = [metric::PNL_REALISED_MICRO, metric::PNL_MARKED_MICRO];
+        metrics.extend(pnl.map(|name| Metric::gauge(name, "1e-6 numeraire")));
+        metrics.extend(metric::LIMIT_USED_PPM.map(|name| Metric::gauge(name, "ppm")));
+        metrics.extend(metric::RING_DEPTH.map(|name| Metric::gauge(name, "record")));
+        metrics.extend(metric::RING_OVERRUNS.map(|name| Metric::gauge(name, "overrun")));
         metrics.push(Metric::gauge(metric::JOURNAL_SEQ, "record"));
         let histograms = [metric::RING_NS, metric::DETECT_NS, metric::WIRE_NS, metric::KERNEL_NS];
         metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
@@ -225,6 +283,11 @@ impl Stats {
             clock_offset_ns: writer.gauge(metric::CLOCK_OFFSET_NS).expect(declared),
             clock_synchronised: writer.gauge(metric::CLOCK_SYNCHRONISED).expect(declared),
             exposure_ppm: writer.gauge(metric::EXPOSURE_PPM).expect(declared),
+            exposure_micro: metric::EXPOSURE_MICRO.map(|name| writer.gauge(name).expect(declared)),
+            pnl_micro: pnl.map(|name| writer.gauge(name).expect(declared)),
+            limit_used_ppm: metric::LIMIT_USED_PPM.map(|name| writer.gauge(name).expect(declared)),
+            ring_depth: metric::RING_DEPTH.map(|name| writer.gauge(name).expect(declared)),
+            ring_overruns: metric::RING_OVERRUNS.map(|name| writer.gauge(name).expect(declared)),
             until_exposure: 0,
             journal_seq: writer.gauge(metric::JOURNAL_SEQ).expect(declared),
             ring_ns: writer.histogram(metric::RING_NS).expect(declared),
@@ -235,7 +298,7 @@ impl Stats {
         })
     }
 
-    fn update(&mut self, engine: &Engine, counts: &Counts, journal_seq: u64) {
+    fn update(&mut self, engine: &Engine, counts: &Counts, sources: &[Source], journal_seq: u64) {
         let e = engine.counts();
         let now = [
             e.records,
@@ -252,6 +315,7 @@ impl Stats {
             counts.gaps,
             counts.journal_full,
             counts.outputs_lost,
+            counts.stalls,
         ];
         for ((handle, told), now) in self.counters.iter_mut().zip(&mut self.told).zip(now) {
             handle.add(now - *told);
@@ -270,25 +334,81 @@ impl Stats {
             }
             // A sum over assets, rounds and orders: a few times a second is enough for whoever watches it.
             self.until_exposure = self.until_exposure.checked_sub(1).unwrap_or_else(|| {
-                self.exposure_ppm.set(exposure_ppm(engine).unwrap_or(-1));
+                self.weigh(engine);
                 EXPOSURE_EVERY
             });
+        }
+        for source in sources {
+            let at = source.venue.idx();
+            self.ring_depth[at].set(i64::try_from(source.ring.lag()).unwrap_or(i64::MAX));
+            self.ring_overruns[at].set(source.overruns);
         }
         self.journal_seq.set(journal_seq as i64);
         self.writer.beat(tsc());
     }
+
+    /// Exposure, results and how near each limit is.
+    fn weigh(&mut self, engine: &Engine) {
+        let Some(view) = engine.view() else { return };
+        let limits = view.limits;
+        let exponent = view.universe.assets[usize::from(limits.numeraire.0)].exponent;
+        let unit = 10_i128.pow(u32::from(exponent.min(18)));
+        let micro = |amount: i128| {
+            let scaled = amount.saturating_mul(1_000_000) / unit;
+            i64::try_from(scaled).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX })
+        };
+        let [binance, coinbase, kraken] = limits.venues.each_ref().map(|venue| venue.exposure_max);
+        let scopes = [None, Some(Venue::Binance), Some(Venue::Coinbase), Some(Venue::Kraken)];
+        let exposure = scopes.map(|venue| view.exposure_worth(venue, &[]));
+        for (gauge, worth) in self.exposure_micro.iter_mut().zip(exposure) {
+            gauge.set(worth.map_or(-1, micro));
+        }
+        let most = [limits.exposure_max, binance, coinbase, kraken];
+        let [total, ..] = exposure;
+        let shares = std::array::from_fn::<i64, 4, _>(|at| used_ppm(exposure[at], most[at]));
+        let largest = shares.iter().copied().max().unwrap_or(-1);
+        // One that cannot be valued leaves the whole unknown.
+        let is_known = total.is_some() && shares.iter().all(|share| 0 <= *share);
+        self.exposure_ppm.set(if is_known { largest } else { -1 });
+
+        let pnl = view.ledger.pnl();
+        let marked = view.marked().unwrap_or(pnl.marked.into());
+        self.pnl_micro[0].set(micro(pnl.realised.into()));
+        self.pnl_micro[1].set(micro(marked));
+        let at_marks = i64::try_from(marked).unwrap_or(i64::MIN);
+        let lost = |result: i64| Some(-i128::from(result));
+        let result_5min = view.ledger.result_5min(at_marks, view.now_ns);
+        let drawdown = at_marks.saturating_sub(pnl.peak.max(at_marks));
+        let dust = limits.assets.iter().enumerate().map(|(at, of)| {
+            let dust = view.ledger.dust(AssetId(at as u16)).saturating_abs();
+            used_ppm(Some(dust), of.dust_max.0)
+        });
+        let count = |n: usize| Some(n as i128);
+        let used = [
+            shares[0],
+            shares[1],
+            shares[2],
+            shares[3],
+            used_ppm(count(view.orders.open_count()), limits.orders_max),
+            used_ppm(count(view.orders.unknown_count(None)), limits.unknown_max),
+            used_ppm(count(view.rounds.entered_count()), limits.rounds_max as i64),
+            used_ppm(lost(at_marks), limits.loss_day_max),
+            used_ppm(lost(result_5min), limits.loss_5min_max),
+            used_ppm(lost(drawdown), limits.drawdown_max),
+            dust.max().unwrap_or(0),
+        ];
+        for (gauge, used) in self.limit_used_ppm.iter_mut().zip(used) {
+            gauge.set(used);
+        }
+    }
 }
 
-/// The largest share that worst-case exposure has of its limit, in total or at a venue, ppm.
-fn exposure_ppm(engine: &Engine) -> Option<i64> {
-    let view = engine.view()?;
-    let at_venue = |venue: Venue| (Some(venue), view.limits.venues[venue.idx()].exposure_max);
-    let scopes = std::iter::once((None, view.limits.exposure_max)).chain(Venue::ALL.map(at_venue));
-    let share = |(venue, most): (Option<Venue>, i64)| {
-        let worth = view.exposure_worth(venue, &[])?;
-        i64::try_from(worth.checked_mul(1_000_000)? / i128::from(most.max(1))).ok()
-    };
-    scopes.map(share).try_fold(0, |largest: i64, share| Some(largest.max(share?)))
+/// A limit's use in ppm; -1 where it is not known.
+fn used_ppm(used: Option<i128>, most: i64) -> i64 {
+    let share = used
+        .and_then(|used| used.checked_mul(1_000_000))
+        .map(|used| used / i128::from(most.max(1)));
+    share.map_or(-1, |share| i64::try_from(share.max(0)).unwrap_or(i64::MAX))
 }
 
 /// The shared clock where there is one, else the host's.
@@ -361,6 +481,9 @@ pub struct EngineTile {
     next_watch_ns: i64,
     next_clock_ns: i64,
     full: bool,
+    /// When the last turn began, ticks, if it found something to do; else 0.
+    busy_since: u64,
+    stall_ticks: u64,
 }
 
 /// Returns what earlier runs of the engine leave to this one: their open orders, ledger and results; for
@@ -460,9 +583,11 @@ impl EngineTile {
                 resync: true,
                 down: false,
                 in_batch: false,
+                overruns: 0,
             });
         }
         let clock = TileClock::open(&dir);
+        let stall_ticks = clock.clock().ticks_per_ms() * STALL_US / 1_000;
         let wait = config.engine.wait_mode();
         let bell = match wait {
             WaitMode::Park => Some(Bell::create(&dir, ENGINE_BELL)?),
@@ -489,6 +614,8 @@ impl EngineTile {
             next_watch_ns: 0,
             next_clock_ns: 0,
             full: false,
+            busy_since: 0,
+            stall_ticks,
         };
         for record in carried {
             let engine_ts_ns = tile.clock.now_ns(tsc());
@@ -501,6 +628,11 @@ impl EngineTile {
     pub fn turn(&mut self) -> Result<(), EngineTileError> {
         let now = tsc();
         let now_ns = self.clock.now_ns(now);
+        // The last turn's end is this one's begin, where it did not sleep.
+        if self.busy_since != 0 && self.stall_ticks < now.saturating_sub(self.busy_since) {
+            self.counts.stalls += 1;
+        }
+        self.busy_since = 0;
         if self.next_watch_ns <= now_ns {
             self.next_watch_ns = now_ns + WATCH_NS;
             self.watch(now_ns)?;
@@ -525,6 +657,7 @@ impl EngineTile {
         }
         if busy {
             self.waiter.reset();
+            self.busy_since = now;
         } else {
             self.idle();
         }
@@ -565,7 +698,7 @@ impl EngineTile {
         if let Some(routes) = self.routes.take() {
             routes.close();
         }
-        self.stats.update(&self.engine, &self.counts, self.journal.next_seq());
+        self.stats.update(&self.engine, &self.counts, &self.sources, self.journal.next_seq());
         self.stats.writer.close();
         self.journal.close()?;
         Ok(())
@@ -652,6 +785,7 @@ impl EngineTile {
                 Read::Empty => break,
                 Read::Overrun { lost } => {
                     self.counts.overruns += 1;
+                    from.overruns += 1;
                     self.counts.lost += lost;
                     let position = i64::try_from(from.ring.position()).unwrap_or(i64::MAX);
                     from.resync = true;
@@ -796,7 +930,7 @@ impl EngineTile {
                 }
             }
         }
-        self.stats.update(&self.engine, &self.counts, self.journal.next_seq());
+        self.stats.update(&self.engine, &self.counts, &self.sources, self.journal.next_seq());
         self.journal.beat(at);
         if let Some(routes) = &mut self.routes {
             routes.beat(now_ns);

@@ -144,6 +144,8 @@ fn read(place: &str) -> Result<(PathBuf, Zeroizing<String>), SecretsError> {
     let mut text = Zeroizing::new(String::new());
     let io_error = |error| SecretsError::Io { path: path.clone(), error };
     file.by_ref().take(BYTES_MAX).read_to_string(&mut text).map_err(io_error)?;
+    // From now on no error, panic or log of this process shows any of it.
+    tandem_drain::spool::conceal(&text);
     Ok((path, text))
 }
 

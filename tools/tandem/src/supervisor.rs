@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tandem_drain::spool::What;
 use tandem_shm::ClockWriter;
 
 use crate::config::{Config, Mode};
@@ -87,6 +88,12 @@ impl Tile {
             let Some(status) = child.try_wait()? else { return Ok(()) };
             let ran = self.started.elapsed();
             tracing::warn!(tile = self.args.join(" "), %status, ?ran, "ended");
+            if !status.success() {
+                // One that was killed could not say so itself.
+                let message = format!("{} ended: {status}", self.args.join(" "));
+                let fields = [("tile", self.args.join(" ")), ("ran", format!("{ran:?}"))];
+                tandem_drain::spool::tell(What::Exit, &message, "supervisor", &fields);
+            }
             self.child = None;
             self.pause = if STABLE < ran {
                 PAUSE_FIRST
@@ -147,4 +154,39 @@ pub fn run(
     }
     clock.close();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tandem_drain::spool;
+
+    use super::*;
+
+    /// A process that was killed cannot tell of it: who started it does.
+    #[test]
+    fn the_end_of_a_tile_is_kept_for_the_drain() {
+        let dir = std::env::temp_dir().join(format!("tandem-supervisor-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        spool::begin(&dir, "up").expect("a file");
+        for (script, told) in [("kill -9 $$", "signal: 9"), ("exit 3", "exit status: 3")] {
+            let mut tile = Tile {
+                args: vec!["-c".to_owned(), script.to_owned()],
+                child: None,
+                started: Instant::now(),
+                pause: Duration::ZERO,
+            };
+            tile.tend(Path::new("/bin/sh"), Path::new("x")).expect("it starts");
+            let until = Instant::now() + Duration::from_secs(10);
+            while tile.child.is_some() && Instant::now() < until {
+                tile.tend(Path::new("/bin/sh"), Path::new("x")).expect("it ended");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let files = spool::files(&dir.join(spool::FOLDER)).expect("files");
+            let text = fs::read_to_string(&files[0]).expect("a file");
+            assert!(text.contains(told) && text.contains("\"what\":\"exit\""), "{told}: {text}");
+        }
+        let _ = fs::remove_dir_all(&dir);
+    }
 }

@@ -309,6 +309,7 @@ fn chaos_ends_in_the_truth() {
         &sim_config,
         &symbols,
         Some((Mode::Live, &keys)),
+        &demo_config::Dashboard::make(dir.path()).unwrap(),
     );
     let mut up = Up::start(&dir, &config_text(&text));
     let config = Config::load(&dir.path().join("tandem.toml")).unwrap();

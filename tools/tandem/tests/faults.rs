@@ -464,7 +464,8 @@ fn config_text(dir: &RunDir, sim: &SimConfig, addresses: &tandem_sim::Addresses)
     // An alias: another quote asset, another instrument, the book of BTC-USD.
     symbols.get_mut("coinbase").unwrap().push("BTC-USDC".to_owned());
     let tuned = format!("age_max_ms = {}\nsilence_max_ms = 1500\nlag_max_ms = 500", AGE_MAX / MS);
-    demo_config::text(dir.path(), addresses, sim, &symbols, None)
+    let board = demo_config::Dashboard::make(dir.path()).unwrap();
+    demo_config::text(dir.path(), addresses, sim, &symbols, None, &board)
         .replace("age_max_ms = 1500", &tuned)
         // 100 levels cost 5 of Binance's 6000 a minute, 5000 cost 250: this test resyncs all the time.
         .replace("[venue.binance]", "[venue.binance]\ndepth = 100")

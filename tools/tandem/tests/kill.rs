@@ -117,7 +117,14 @@ fn config_text(dir: &RunDir, sim: &Sim) -> String {
     let addresses: tandem_sim::Addresses = serde_json::from_value(answer).unwrap();
     let sim_config = SimConfig::demo(SEED);
     let symbols = demo::sim_symbols(&sim_config);
-    let mut text = demo_config::text(dir.path(), &addresses, &sim_config, &symbols, None);
+    let mut text = demo_config::text(
+        dir.path(),
+        &addresses,
+        &sim_config,
+        &symbols,
+        None,
+        &demo_config::Dashboard::make(dir.path()).unwrap(),
+    );
     for at in addresses.venues.values() {
         let tls = format!("s://127.0.0.1:{}\"", at.tls.port());
         text = text.replace(&tls, &format!("://127.0.0.1:{}\"", at.plain.port()));

@@ -80,7 +80,14 @@ fn run(mode: Mode, distance: Option<&Distance>) -> Run {
     let sim = runtime.block_on(tandem_sim::start(sim_config.clone())).unwrap();
     let control = sim.addresses().control;
     let with = Some((mode, &keys));
-    let mut text = demo_config::text(dir.path(), sim.addresses(), &sim_config, &symbols, with);
+    let mut text = demo_config::text(
+        dir.path(),
+        sim.addresses(),
+        &sim_config,
+        &symbols,
+        with,
+        &demo_config::Dashboard::make(dir.path()).unwrap(),
+    );
     for (venue, (there, back)) in distance.into_iter().flatten() {
         let head = format!("[limits.venue.{}]", venue.name());
         let (before, after) = text.split_once(&head).unwrap();

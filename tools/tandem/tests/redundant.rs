@@ -44,9 +44,16 @@ fn a_fault_on_one_of_two_connections_is_not_felt() {
     let mut symbols = demo::sim_symbols(&sim_config);
     // Few books: two cores carry everything twice here.
     symbols.values_mut().for_each(|symbols| symbols.truncate(3));
-    let text = demo_config::text(dir.path(), sim.addresses(), &sim_config, &symbols, None)
-        .replace("age_max_ms = 1500", "age_max_ms = 1000\nredundant = true")
-        .replace("[venue.binance]", "[venue.binance]\ndepth = 100");
+    let text = demo_config::text(
+        dir.path(),
+        sim.addresses(),
+        &sim_config,
+        &symbols,
+        None,
+        &demo_config::Dashboard::make(dir.path()).unwrap(),
+    )
+    .replace("age_max_ms = 1500", "age_max_ms = 1000\nredundant = true")
+    .replace("[venue.binance]", "[venue.binance]\ndepth = 100");
     let mut up = Up::start(&dir, &text);
     let follower = Follower::start(dir.path().join("journal"));
     let steady = Duration::from_millis(300);

@@ -71,6 +71,8 @@ pub struct Answer {
     pub status: u16,
     /// Seconds of `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// `X-Sentry-Rate-Limits`, where it is one line of text.
+    pub limits: Option<String>,
     /// The beginning of the body.
     pub body: Vec<u8>,
 }
@@ -116,8 +118,19 @@ impl Client {
         headers: &[(&str, String)],
         body: &[u8],
     ) -> Result<Answer, HttpError> {
+        self.post_as(address, "application/json", headers, body)
+    }
+
+    /// The same with a content type of its own.
+    pub fn post_as(
+        &self,
+        address: &Secret,
+        content_type: &str,
+        headers: &[(&str, String)],
+        body: &[u8],
+    ) -> Result<Answer, HttpError> {
         let address = usable(address).ok_or(HttpError::Address)?;
-        let mut request = self.agent.post(address).header("Content-Type", "application/json");
+        let mut request = self.agent.post(address).header("Content-Type", content_type);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -127,10 +140,12 @@ impl Client {
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(wait);
+        let limits = answer.headers().get("x-sentry-rate-limits");
+        let limits = limits.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let status = answer.status().as_u16();
         // A body that does not come whole takes nothing from the status.
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        Ok(Answer { status, retry_after, body: body.unwrap_or_default() })
+        Ok(Answer { status, retry_after, limits, body: body.unwrap_or_default() })
     }
 }
 

@@ -101,7 +101,7 @@ impl Sender {
 }
 
 /// UTC to the second, as people read it.
-fn utc(ns: i64) -> String {
+pub(crate) fn utc(ns: i64) -> String {
     let seconds = ns.div_euclid(1_000_000_000);
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // The Gregorian date of a day counted from 1970-01-01 (Howard Hinnant's public-domain algorithm).
@@ -439,7 +439,7 @@ mod tests {
     }
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, retry_after: None, body: body.as_bytes().to_vec() }
+        Answer { status, retry_after: None, limits: None, body: body.as_bytes().to_vec() }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod account;
 pub mod alerts;
 pub mod books;
 pub mod check_limits;
+mod errors;
 pub mod journal;
 mod keys;
 pub mod latency;
@@ -26,6 +27,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Config, Mode};
 use crate::demo;
@@ -434,7 +438,10 @@ pub fn is_command(words: &[&str]) -> bool {
 pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TANDEM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Before anything can go wrong: what is told of it is scrubbed, on the error stream too.
+    tandem_drain::spool::catch_panics();
+    let shown = tracing_subscriber::fmt::layer().with_writer(errors::Scrubbed).with_filter(filter);
+    tracing_subscriber::registry().with(shown).with(errors::SpoolErrors).init();
     match dispatch(Cli::parse().command) {
         Ok(Outcome::Ok) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),

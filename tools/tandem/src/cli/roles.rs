@@ -8,8 +8,11 @@ use clap::Args;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_drain::alerts::{Alerts, Settings};
+use tandem_drain::metrics::Metrics;
 use tandem_drain::model::Model;
 use tandem_drain::postgres::Postgres;
+use tandem_drain::redis::Redis;
+use tandem_drain::sentry::Sentry;
 use tandem_drain::status::Registry;
 use tandem_drain::web::Web;
 use tandem_drain::{Drain, Sink};
@@ -562,8 +565,24 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     let alerts = Alerts::start(&plan, settings, Pauser::of(&config)).map_err(Failure::usage)?;
     let board = alerts.board();
     sinks.push(Box::new(alerts));
+    let build = drain_role::build(&config).map_err(Failure::failed)?;
+    let metrics = Metrics::new(&plan, build, registry.clone());
+    let page = metrics.page();
+    sinks.push(Box::new(metrics));
+    if let Some(settings) = drain_role::redis(&config).map_err(Failure::refused)? {
+        let redis = Redis::start(&plan, settings, registry.register("redis"));
+        sinks.push(Box::new(redis.map_err(Failure::failed)?));
+    }
+    if let Some(settings) = drain_role::sentry(&config).map_err(Failure::refused)? {
+        let sentry = Sentry::start(settings, registry.register("sentry"));
+        sinks.push(Box::new(sentry.map_err(Failure::usage)?));
+    }
     let web = drain_role::web(&config, board, registry).map_err(Failure::refused)?;
-    if let Some(settings) = web {
+    if let Some(mut settings) = web {
+        settings.metrics = Some(Arc::new(move |accept| {
+            let (kind, body) = page.encode(accept);
+            (kind.to_owned(), body)
+        }));
         let web = Web::start(Model::new(&plan), settings).map_err(Failure::failed)?;
         let at = format!("http://{}/\n", web.address());
         std::fs::write(config.run.dir.join(drain_role::WEB_FILE), at).map_err(Failure::failed)?;
@@ -642,6 +661,10 @@ pub fn prepare(config: &Config) -> Result<(), Failure> {
         .mode(0o750)
         .create(dir)
         .map_err(|error| Failure::failed(format!("{}: {error}", dir.display())))?;
+    // A run goes on without it; what is missing then is told where it would have been written.
+    if let Err(error) = tandem_drain::spool::begin(dir, &super::errors::role()) {
+        tracing::warn!(%error, "errors of this process are not kept");
+    }
     if config.run.mode == Mode::Live {
         // Nonces are kept there before anything else is.
         let state_dir = &config.run.state_dir;

@@ -112,6 +112,7 @@ impl Live {
             &sim_config,
             &symbols,
             Some((Mode::Live, &keys)),
+            &demo_config::Dashboard::make(dir.path()).unwrap(),
         );
         let text = text_change(text)
             // Starts count against the request weight: 100 levels cost 5 of 6000 a minute, 5000 cost 250.
