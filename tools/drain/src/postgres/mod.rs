@@ -35,6 +35,7 @@ use crate::Sink;
 use crate::rows::{Row, Table, Value};
 use crate::run::ReadRun;
 use crate::source::{Look, now_ns};
+use crate::status::SinkStatus;
 use crate::tail::{Places, Position};
 
 use gather::{Gatherer, Start};
@@ -242,8 +243,13 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts the thread. Nothing needs to be there yet, neither journal nor database.
-    pub fn start(plan: &crate::Plan, settings: Settings) -> std::io::Result<Postgres> {
+    /// Starts the thread, which tells `page` how it is doing. Nothing needs to be there yet, neither journal nor
+    /// database.
+    pub fn start(
+        plan: &crate::Plan,
+        settings: Settings,
+        page: Arc<SinkStatus>,
+    ) -> std::io::Result<Postgres> {
         let handle = Handle::default();
         let stop = Arc::new(AtomicBool::new(false));
         let latency = Latency::new(plan, settings.latency_every);
@@ -251,6 +257,7 @@ impl Postgres {
             handle: handle.clone(),
             stop: Arc::clone(&stop),
             intervals: latency.queue(),
+            page,
             settings,
         };
         let thread = std::thread::Builder::new()
@@ -302,6 +309,7 @@ struct Follower {
     handle: Handle,
     stop: Arc<AtomicBool>,
     intervals: latency::Queue,
+    page: Arc<SinkStatus>,
     settings: Settings,
 }
 
@@ -347,6 +355,7 @@ impl Follower {
                 status.hung += hung;
             });
             self.handle.turn(state, &trouble.to_string());
+            self.page.failed(&trouble.to_string(), true);
             let pause = Duration::from_nanos(backoff.next_ns(ns(began.elapsed())).unsigned_abs());
             self.pause(pause).await;
         }
@@ -376,6 +385,7 @@ impl Follower {
         self.handle.update(|status| {
             let durable = status.durable.map_or(1, |durable| durable.seq);
             status.lag = written.saturating_sub(durable);
+            self.page.lag(status.lag, status.lag.saturating_mul(size_of::<Record>() as u64));
             status.backlog_ns = match (status.lag, status.durable_ns) {
                 (0, _) | (_, 0) => 0,
                 (_, durable_ns) => now_ns().saturating_sub(durable_ns).max(0),
@@ -400,6 +410,7 @@ impl Follower {
         writer.ensure_partitions(&[(today, DAYS_AHEAD)]).await?;
         days.extend(today..today + DAYS_AHEAD);
         self.handle.turn(State::Up, "");
+        self.page.alive(now_ns());
         // The next batch is gathered while the server takes this one.
         let (sender, mut batches) = mpsc::channel(1);
         let limit = Arc::new(AtomicUsize::new(*rows_max));
@@ -496,6 +507,9 @@ impl Follower {
             self.intervals.put_back(intervals);
             return Err(trouble);
         }
+        let rows: u64 = counts.rows.values().sum();
+        self.page.wrote(rows, began.elapsed(), now_ns());
+        self.page.dead_letters(counts.dead_letters);
         let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.handle.update(|status| {
             (status.durable, status.durable_ns) = (batch.to, batch.last_ns);

@@ -577,7 +577,7 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         let sentry = Sentry::start(settings, registry.register("sentry"));
         sinks.push(Box::new(sentry.map_err(Failure::usage)?));
     }
-    let web = drain_role::web(&config, board, registry).map_err(Failure::refused)?;
+    let web = drain_role::web(&config, board, registry.clone()).map_err(Failure::refused)?;
     if let Some(mut settings) = web {
         settings.metrics = Some(Arc::new(move |accept| {
             let (kind, body) = page.encode(accept);
@@ -591,7 +591,9 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
     }
     if config.postgres.is_some() {
         let settings = postgres_config::settings(&config).map_err(Failure::refused)?;
-        sinks.push(Box::new(Postgres::start(&plan, settings).map_err(Failure::failed)?));
+        let page = registry.register("postgres");
+        let postgres = Postgres::start(&plan, settings, page).map_err(Failure::failed)?;
+        sinks.push(Box::new(postgres));
     }
     let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
     while !stop.load(Ordering::Relaxed) {
