@@ -17,12 +17,16 @@
 //! that may fail, `writer` and `reader` the two ends, `archiver` the thread between the journal and the
 //! writer, `checkpoint` what an engine needs of released segments, `retain` what is removed and when.
 
+pub mod archiver;
+pub mod checkpoint;
 pub mod codec;
 pub mod disk;
 pub mod format;
 pub mod index;
 pub mod reader;
+pub mod retain;
 pub mod scan;
+pub mod status;
 pub mod writer;
 
 use std::fs;
@@ -31,6 +35,9 @@ use std::path::{Path, PathBuf};
 
 use codec::CodecError;
 use scan::Damage;
+
+pub use archiver::{Archiver, Settings};
+pub use status::{State, Status, StatusNow};
 
 /// Name of the file that the one writer of an archive holds.
 pub const LOCK: &str = "lock";
@@ -98,6 +105,19 @@ pub enum ArchiveError {
         next: u64,
         /// The oldest one that there is.
         oldest: u64,
+    },
+    /// The archive has records that the journal does not.
+    #[error(
+        "{dir}: has records up to before {next}, and the journal in shared memory ends before {ends}: it is \
+         not the one that was archived. To go on, move this folder out of the archive"
+    )]
+    Ahead {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// The sequence after the archive's last record.
+        next: u64,
+        /// The sequence after the journal's last record.
+        ends: u64,
     },
     /// Records that make no block.
     #[error(transparent)]

@@ -58,6 +58,8 @@ pub struct ArchiveReader {
     taken: usize,
     next_seq: u64,
     buffer: Vec<u8>,
+    /// Why the file that has the next record cannot be read.
+    bad: Option<String>,
 }
 
 impl ArchiveReader {
@@ -72,6 +74,7 @@ impl ArchiveReader {
             taken: 0,
             next_seq: seq.max(1),
             buffer: Vec::new(),
+            bad: None,
         };
         reader.seek()?;
         Ok(reader)
@@ -96,8 +99,11 @@ impl ArchiveReader {
             }
             self.records.clear();
             self.taken = 0;
-            if self.open.is_none() {
+            if self.open.is_none() && self.bad.is_none() {
                 self.seek()?;
+            }
+            if self.bad.is_some() {
+                return self.behind();
             }
             let Some(open) = &self.open else { return Ok(Step::End) };
             let path = open.path.clone();
@@ -110,7 +116,11 @@ impl ArchiveReader {
                         return self.behind();
                     }
                 }
-                Found::Damaged(what) => return self.pass_over(what),
+                Found::Damaged(what) => {
+                    if let Some(step) = self.pass_over(what)? {
+                        return Ok(step);
+                    }
+                }
             }
         }
     }
@@ -119,15 +129,17 @@ impl ArchiveReader {
     fn behind(&mut self) -> Result<Step, ArchiveError> {
         let dir = self.dir.clone();
         let files = list_files(&dir).map_err(ArchiveError::io("list", &dir))?;
-        let Some(&later) = files.iter().find(|first| self.next_seq < **first) else {
-            return Ok(Step::End);
-        };
-        if self.open_file(&file_path(&dir, later))? {
-            let (from, to) = (self.next_seq, later);
-            self.next_seq = later;
-            let why = format!("the archive has no records {from} to {}", to - 1);
-            return Ok(Step::Missing { from, to, why });
+        let why = self.bad.take();
+        for &later in files.iter().filter(|first| self.next_seq < **first) {
+            if self.open_file(&file_path(&dir, later))? {
+                let (from, to) = (self.next_seq, later);
+                self.next_seq = later;
+                let missing = || format!("the archive has no records {from} to {}", to - 1);
+                return Ok(Step::Missing { from, to, why: why.unwrap_or_else(missing) });
+            }
         }
+        // Looked at again with the next step: it may be put right.
+        self.bad = None;
         Ok(Step::End)
     }
 
@@ -155,7 +167,7 @@ impl ArchiveReader {
         Ok(())
     }
 
-    /// Opens a file at its first block; says no where it is gone or is none.
+    /// Opens a file at its first block; says no where it is gone, or is none, which is noted.
     fn open_file(&mut self, path: &Path) -> Result<bool, ArchiveError> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -163,13 +175,18 @@ impl ArchiveReader {
             Err(error) => return Err(ArchiveError::io("open", path)(error)),
         };
         let header = file_header(&file).map_err(ArchiveError::io("read", path))?;
-        let header = match header {
-            Ok(header) if header.uuid == self.uuid => header,
-            Ok(_) => return Err(damaged(path, Damage::Foreign)),
-            Err(what) => return Err(damaged(path, what)),
+        let bad = match header {
+            Ok(header) if header.uuid != self.uuid => Damage::Foreign,
+            Ok(header) => {
+                let at = FILE_HEADER_BYTES as u64;
+                self.open = Some(Open { file, path: path.to_owned(), header, at });
+                return Ok(true);
+            }
+            Err(what) => what,
         };
-        self.open = Some(Open { file, path: path.to_owned(), header, at: FILE_HEADER_BYTES as u64 });
-        Ok(true)
+        self.bad = Some(format!("{}: damaged: {bad}", path.display()));
+        self.open = None;
+        Ok(false)
     }
 
     /// Reads the block at the place, if all of it is there.
@@ -222,21 +239,41 @@ impl ArchiveReader {
         Ok(Found::Block)
     }
 
-    /// Goes on at the next block that is there, if one is; the last block may still be on its way.
-    fn pass_over(&mut self, what: Damage) -> Result<Step, ArchiveError> {
-        let Some(open) = &mut self.open else { return Ok(Step::End) };
-        let path = open.path.clone();
+    /// Goes on at the next block that is there, if one is; the last block may still be on its way. Nothing:
+    /// try again.
+    fn pass_over(&mut self, what: Damage) -> Result<Option<Step>, ArchiveError> {
+        let Some(open) = &mut self.open else { return Ok(Some(Step::End)) };
+        let (path, was) = (open.path.clone(), open.at);
+        if self.moved(&path, was)? {
+            return Ok(None);
+        }
+        let Some(open) = &mut self.open else { return Ok(Some(Step::End)) };
         let next = next_in_file(open, self.next_seq).map_err(ArchiveError::io("read", &path))?;
-        let Some((at, header)) = next else { return self.behind() };
+        let Some((at, header)) = next else { return self.behind().map(Some) };
         open.at = at;
         let (from, to) = (self.next_seq, header.first_seq.max(self.next_seq));
         self.next_seq = to;
         if from == to {
             // A block that was repeated or is not in its place; the right one follows.
-            return self.step();
+            return Ok(None);
         }
         let why = format!("{}: damaged: {what}", path.display());
-        Ok(Step::Missing { from, to, why })
+        Ok(Some(Step::Missing { from, to, why }))
+    }
+
+    /// Whether the next record is in a block elsewhere: a writer that starts writes the last blocks again.
+    fn moved(&mut self, path: &Path, was: u64) -> Result<bool, ArchiveError> {
+        let Some(open) = &mut self.open else { return Ok(false) };
+        let index = Index::build(&open.file).map_err(ArchiveError::io("read", path))?;
+        let Some(entry) = index.of_seq(self.next_seq).filter(|entry| entry.at != was) else {
+            return Ok(false);
+        };
+        let has_it = matches!(block_header(&open.file, entry.at), Ok(Some(Ok(header)))
+            if self.next_seq < header.next_seq());
+        if has_it {
+            open.at = entry.at;
+        }
+        Ok(has_it)
     }
 }
 
@@ -244,10 +281,6 @@ enum Found {
     Block,
     Nothing,
     Damaged(Damage),
-}
-
-fn damaged(path: &Path, what: Damage) -> ArchiveError {
-    ArchiveError::Damaged { path: path.to_owned(), at: 0, what }
 }
 
 /// Whether an index says the truth about a block.
