@@ -216,52 +216,59 @@ fn check_of(uuid: u128, record: &Record) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tandem_core::record::Kind;
+
     use super::*;
 
+    fn records(uuid: u128, first_seq: u64, words: &[[u64; RECORD_WORDS]]) -> Vec<Record> {
+        let each = words.iter().zip(first_seq..).map(|(words, seq)| {
+            let mut record = Record { seq, ..record_of(words) };
+            record.check = check_of(uuid, &record);
+            record
+        });
+        each.collect()
+    }
+
+    proptest! {
+        /// Whatever the words of a record are, and however many there are.
+        #[test]
+        fn what_comes_back_is_what_went_in(
+            words in prop::collection::vec(any::<[u64; RECORD_WORDS]>(), 1..300),
+            first_seq in 1..u64::MAX / 2,
+            uuid in any::<u128>(),
+        ) {
+            let records = records(uuid, first_seq, &words);
+            let mut codec = Codec::new(3).unwrap();
+            let payload = codec.encode(uuid, &records).unwrap();
+            let mut back = Vec::new();
+            codec.decode(uuid, first_seq, records.len(), &payload, &mut back).unwrap();
+            prop_assert_eq!(back, records);
+        }
+
+        /// Decoding is total.
+        #[test]
+        fn any_bytes_are_records_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..4_000),
+            count in 0..=BLOCK_RECORDS_MAX + 1,
+        ) {
+            let mut into = Vec::new();
+            let decoded = Codec::new(1).unwrap().decode(7, u64::MAX - 3, count, &bytes, &mut into);
+            prop_assert_eq!(decoded.is_ok(), !into.is_empty());
+        }
+    }
+
     #[test]
-    #[ignore = "scratch"]
-    fn scratch() {
-        let dir = std::env::var("J").unwrap();
-        let schema = tandem_feeds::tile::record_schema();
-        let mut r = tandem_shm::JournalReader::<Record>::open(dir.as_ref(), schema).unwrap();
-        let mut all = Vec::new();
-        while let Some(x) = r.next().unwrap() {
-            all.push(x);
-        }
-        let uuid = r.uuid();
-        for block in [256, 2048, 16384] {
-            for level in [1, 3, 6] {
-                let mut c = Codec::new(level).unwrap();
-                let t = std::time::Instant::now();
-                let mut bytes = 0;
-                let mut blocks = Vec::new();
-                for x in all.chunks(block) {
-                    let b = c.encode(uuid, x).unwrap();
-                    bytes += b.len();
-                    blocks.push(b);
-                }
-                let e = t.elapsed().as_secs_f64();
-                let t = std::time::Instant::now();
-                let mut out = Vec::new();
-                for (b, x) in blocks.iter().zip(all.chunks(block)) {
-                    out.clear();
-                    c.decode(uuid, x[0].seq, x.len(), b, &mut out).unwrap();
-                    assert_eq!(out, x);
-                }
-                let d = t.elapsed().as_secs_f64();
-                let mut raw = 0;
-                let mut z = zstd::bulk::Compressor::new(level).unwrap();
-                let t = std::time::Instant::now();
-                for x in all.chunks(block) {
-                    raw += z.compress(x.as_bytes()).unwrap().len();
-                }
-                let p = t.elapsed().as_secs_f64();
-                let n = all.len() as f64;
-                println!(
-                    "block {block} level {level}: ratio {:.2} enc {:.2} M/s dec {:.2} M/s; plain ratio {:.2} {:.2} M/s",
-                    n * 128.0 / bytes as f64, n / e / 1e6, n / d / 1e6, n * 128.0 / raw as f64, n / p / 1e6
-                );
-            }
-        }
+    fn what_is_no_run_of_records_is_refused() {
+        let uuid = 5;
+        let mut codec = Codec::new(1).unwrap();
+        let good = records(uuid, 9, &[[3; RECORD_WORDS], [4; RECORD_WORDS]]);
+        assert_eq!(codec.encode(uuid, &[]), Err(CodecError::Count(0)));
+        let hole = [good[0], Record { seq: 11, ..good[1] }];
+        let refused = CodecError::Sequence { found: 11, expected: 10 };
+        assert_eq!(codec.encode(uuid, &hole), Err(refused));
+        let changed = [Record { kind: Kind::Gap as u8, ..good[0] }];
+        assert_eq!(codec.encode(uuid, &changed), Err(CodecError::Check { seq: 9 }));
+        assert_eq!(codec.encode(6, &good), Err(CodecError::Check { seq: 9 }), "another journal's");
     }
 }

@@ -27,6 +27,7 @@ pub mod reader;
 pub mod retain;
 pub mod scan;
 pub mod status;
+pub mod verify;
 pub mod writer;
 
 use std::fs;

@@ -130,7 +130,8 @@ impl ArchiveReader {
         let dir = self.dir.clone();
         let files = list_files(&dir).map_err(ArchiveError::io("list", &dir))?;
         let why = self.bad.take();
-        for &later in files.iter().filter(|first| self.next_seq < **first) {
+        let next_seq = self.next_seq;
+        for later in files.into_iter().filter(|first| next_seq < *first) {
             if self.open_file(&file_path(&dir, later))? {
                 let (from, to) = (self.next_seq, later);
                 self.next_seq = later;
