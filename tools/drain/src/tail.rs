@@ -136,8 +136,13 @@ impl Tail {
                 Ok(None)
             }
             Err(error) => {
+                let uuid = reader.uuid();
                 self.reading = Reading::Nowhere;
-                Err(error)
+                match self.in_memory() {
+                    // Begun anew: the other journal's segments have the names of this one's.
+                    Ok(found) if found.is_none_or(|found| found.uuid != uuid) => Ok(None),
+                    _ => Err(error),
+                }
             }
             Ok(None) => {
                 if Instant::now() < self.next_look {

@@ -51,7 +51,7 @@ struct Known {
 impl Known {
     fn new(name: &str) -> Known {
         let dir = Dir::new(name);
-        write(&dir.archive(), 170, 1 << 30);
+        write(&dir.archive(), 240, 1 << 30);
         let journal = list_journals(&dir.archive()).unwrap().remove(0);
         let bytes = fs::read(file_path(&journal.dir, 1)).unwrap();
         let mut ends = Vec::new();

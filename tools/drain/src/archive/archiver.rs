@@ -435,7 +435,11 @@ impl Following {
                 Err(error) => {
                     // What was read before it is archived all the same.
                     let flushed = self.flush(worker);
-                    break flushed.err().unwrap_or_else(|| Ended::Refused(error.to_string()));
+                    let ended = match self.is_replaced(worker) {
+                        true => Ended::Replaced,
+                        false => Ended::Refused(error.to_string()),
+                    };
+                    break flushed.err().unwrap_or(ended);
                 }
             };
             let is_due = worker.settings.sync <= self.since.elapsed();
@@ -452,8 +456,7 @@ impl Following {
             if !more {
                 if LOOK_EVERY < self.heard.elapsed() {
                     self.heard = Instant::now();
-                    let found = oldest_seq(&worker.settings.journal, record_schema());
-                    if found.is_ok_and(|(uuid, _)| uuid != self.uuid) {
+                    if self.is_replaced(worker) {
                         break self.flush(worker).err().unwrap_or(Ended::Replaced);
                     }
                 }
@@ -463,6 +466,12 @@ impl Following {
         self.tell(worker);
         self.release.close();
         ended
+    }
+
+    /// Whether another journal was begun in the place of this one.
+    fn is_replaced(&self, worker: &Worker) -> bool {
+        let found = oldest_seq(&worker.settings.journal, record_schema());
+        found.is_ok_and(|(uuid, _)| uuid != self.uuid)
     }
 
     /// Takes records until the block is full or there are none; says whether there are more.
