@@ -68,6 +68,9 @@ pub struct Config {
     /// What an operator allows; paper and live mode need it.
     #[serde(default)]
     pub limits: Option<Limits>,
+    /// The journal on disk; absent: nothing is kept, and nothing is released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
     /// Who is told of trouble; absent: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Alerts>,
@@ -103,6 +106,83 @@ pub struct Secrets {
     /// Venues whose keys need no IP restriction, each with the reason in words.
     #[serde(default)]
     pub no_ip_restriction: BTreeMap<String, String>,
+}
+
+/// The journal on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct Archive {
+    pub dir: PathBuf,
+    #[serde(default = "sync_ms")]
+    pub sync_ms: u32,
+    #[serde(default = "file_mib")]
+    pub file_mib: u64,
+    #[serde(default = "zstd_level")]
+    pub zstd_level: i32,
+    #[serde(default = "keep_segments")]
+    pub keep_segments: u64,
+    #[serde(default = "free_min_mib")]
+    pub free_min_mib: u64,
+    #[serde(default)]
+    pub retain_days: u32,
+    #[serde(default)]
+    pub retain_gib: u64,
+}
+
+fn sync_ms() -> u32 {
+    20
+}
+
+fn file_mib() -> u64 {
+    256
+}
+
+fn zstd_level() -> i32 {
+    3
+}
+
+fn keep_segments() -> u64 {
+    2
+}
+
+fn free_min_mib() -> u64 {
+    1_024
+}
+
+impl Archive {
+    fn check(&self, segments_max: u64) -> Result<(), Wrong> {
+        let wrong = |key: &str, value: &dyn ToString, rule: &'static str| {
+            Err((format!("archive.{key}"), value.to_string(), rule))
+        };
+        if !self.dir.is_absolute() {
+            return wrong("dir", &self.dir.display(), "must be an absolute path on a disk");
+        }
+        if !(1..=1_000).contains(&self.sync_ms) {
+            return wrong("sync_ms", &self.sync_ms, "must be 1 to 1000");
+        }
+        if !(1..=4_096).contains(&self.file_mib) {
+            return wrong("file_mib", &self.file_mib, "must be 1 to 4096");
+        }
+        if !(1..=19).contains(&self.zstd_level) {
+            return wrong("zstd_level", &self.zstd_level, "must be 1 to 19");
+        }
+        // Two are prepared ahead and one is written.
+        if !(1..=1_000).contains(&self.keep_segments) || segments_max < self.keep_segments + 4 {
+            let rule = "must be at least 1, and journal.segments_max at least 4 more";
+            return wrong("keep_segments", &self.keep_segments, rule);
+        }
+        if 1 << 30 < self.free_min_mib {
+            return wrong("free_min_mib", &self.free_min_mib, "must be at most 1073741824");
+        }
+        if 36_500 < self.retain_days {
+            return wrong("retain_days", &self.retain_days, "must be 0 (all) to 36500");
+        }
+        if 1 << 20 < self.retain_gib {
+            return wrong("retain_gib", &self.retain_gib, "must be 0 (all) to 1048576");
+        }
+        Ok(())
+    }
 }
 
 /// Who is told of trouble. Addresses and tokens are in files as keys are, or `credential:NAME`.
@@ -517,6 +597,10 @@ impl Config {
                 "must be at least 3",
             );
         }
+        let archive = self.archive.as_ref().map(|of| of.check(self.journal.segments_max));
+        if let Some(Err((key, value, rule))) = archive {
+            return err(key, &value, rule);
+        }
         if let Some(Err((key, value, rule))) = self.alerts.as_ref().map(Alerts::check) {
             return err(key, &value, rule);
         }
@@ -693,7 +777,7 @@ impl Config {
     /// Returns whether anything behind the journal is wanted: then a drain runs.
     #[must_use]
     pub fn has_drain(&self) -> bool {
-        self.alerts.is_some()
+        self.alerts.is_some() || self.archive.is_some()
     }
 
     /// Returns where the journal is.

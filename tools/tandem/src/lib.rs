@@ -18,6 +18,7 @@ pub mod identity;
 pub mod import;
 pub mod latch;
 pub mod limits;
+pub mod records;
 pub mod replay;
 pub mod routes;
 pub mod run_number;

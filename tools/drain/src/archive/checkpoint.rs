@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use tandem_core::instrument::Universe;
 use tandem_core::record::{Kind, Record};
 use tandem_core::restore::Gatherer;
+use tandem_feeds::tile::record_schema;
+use tandem_shm::{JournalError, JournalReader, oldest_seq};
 
 use crate::run::{ConfigText, ReadRun};
 
@@ -166,6 +168,73 @@ pub fn write(journal: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io("write", &temp))?;
     fs::rename(&temp, &path).map_err(io("rename", &path))?;
     File::open(journal).and_then(|dir| dir.sync_all()).map_err(io("sync", journal))
+}
+
+/// Why what an earlier run left cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Records are gone that nothing covers.
+    #[error(
+        "{dir}: begins with record {oldest}, and no checkpoint covers what was before it: an engine cannot \
+         know its open orders. Reconcile by hand, then move the directory away: a new journal begins"
+    )]
+    Uncovered {
+        /// The journal.
+        dir: PathBuf,
+        /// The oldest record that is there.
+        oldest: u64,
+    },
+}
+
+/// Returns what earlier runs of the engine leave to the next one: out of the checkpoint and the records after
+/// it, or out of all records where none was released.
+pub fn restore(journal: &Path, universe: &Universe) -> Result<Vec<Record>, RestoreError> {
+    for is_last_try in [false, false, false, false, true] {
+        let begun = match begin(journal) {
+            Ok(begun) => begun,
+            Err(RestoreError::Journal(JournalError::Missing { .. })) => return Ok(Vec::new()),
+            Err(RestoreError::Uncovered { .. }) if !is_last_try => continue,
+            Err(error) => return Err(error),
+        };
+        let (mut gatherer, mut reader) = begun;
+        let done = loop {
+            match reader.next() {
+                Ok(Some(record)) => gatherer.take(universe, &record),
+                Ok(None) => return Ok(gatherer.finish()),
+                Err(error) => break error,
+            }
+        };
+        // The drain may release while we read: then a newer checkpoint covers what went.
+        if is_last_try || !matches!(done, JournalError::SegmentMissing { .. }) {
+            return Err(done.into());
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+/// Begins with the checkpoint, or with the first record.
+fn begin(journal: &Path) -> Result<(Gatherer, JournalReader<Record>), RestoreError> {
+    let (uuid, oldest) = oldest_seq(journal, record_schema())?;
+    let open = |seq| JournalReader::<Record>::open_from(journal, record_schema(), seq);
+    let (gatherer, from, reader) = if oldest == 1 {
+        // Nothing was released: no checkpoint is needed, nor believed.
+        (Gatherer::default(), 1, open(1)?)
+    } else {
+        let found = read(journal)?.filter(|found| found.uuid == uuid && oldest <= found.seq + 1);
+        let uncovered = || RestoreError::Uncovered { dir: journal.to_owned(), oldest };
+        let found = found.ok_or_else(uncovered)?;
+        (found.gatherer, found.seq + 1, open(found.seq + 1)?)
+    };
+    if reader.next_seq() != from {
+        return Err(RestoreError::Uncovered { dir: journal.to_owned(), oldest: reader.next_seq() });
+    }
+    Ok((gatherer, reader))
 }
 
 /// Follows a journal's records for its next checkpoint.

@@ -8,6 +8,8 @@ use clap::Args;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_drain::alerts::{Alerts, Settings};
+use tandem_drain::archive::disk::HostDisk;
+use tandem_drain::archive::{ArchiveError, Archiver};
 use tandem_drain::{Drain, Sink};
 use tandem_feeds::net::tls;
 use tandem_feeds::tile::{Endpoint, FeedTile, TileSpec};
@@ -553,6 +555,13 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         let settings = alert_settings(&config)?;
         let alerts = Alerts::start(&plan, settings, Pauser::of(&config));
         sinks.push(Box::new(alerts.map_err(Failure::usage)?));
+    }
+    if let Some(settings) = drain_role::archive(&config) {
+        let archive = Archiver::start(settings, || Box::new(HostDisk));
+        sinks.push(Box::new(archive.map_err(|error| match error {
+            ArchiveError::Locked { .. } => Failure::refused(error),
+            _ => Failure::failed(error),
+        })?));
     }
     let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
     while !stop.load(Ordering::Relaxed) {
