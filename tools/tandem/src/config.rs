@@ -1138,6 +1138,50 @@ mod tests {
         assert!(load(&format!("{SAMPLE}\n{none}")).is_err());
     }
 
+    /// The archive's table as it stands in the shipped file, behind its comment marks.
+    fn archive_text() -> String {
+        let (_, table) = SAMPLE.split_once("\n# [archive]\n").expect("the table is in the file");
+        let table = table.split("\n\n").next().unwrap_or_default();
+        let keys = table.lines().filter_map(|line| {
+            let line = line.strip_prefix("# ")?;
+            line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')).then_some(line)
+        });
+        format!("[archive]\n{}\n", keys.collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn the_shipped_archive_is_whole_and_what_cannot_be_is_refused() {
+        let text = archive_text();
+        let with = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            load(&format!("{SAMPLE}\n{}", text.replacen(from, to, 1))).map_err(|e| e.to_string())
+        };
+        let config = with("[archive]", "[archive]").expect("right");
+        assert!(config.has_drain());
+        let archive = config.archive.expect("an archive");
+        let full = serde_json::to_value(&archive).expect("JSON");
+        for key in full.as_object().expect("a table").keys() {
+            assert!(text.contains(&format!("\n{key} = ")), "`{key}` is not there");
+        }
+        let default: Archive = toml::from_str("dir = \"/var/lib/tandem/archive\"").expect("all");
+        let default = serde_json::to_value(&default).expect("JSON");
+        assert_eq!(default, full, "the shipped values are the defaults");
+        for (from, to, told) in [
+            ("dir = \"/var", "dir = \"var", "absolute"),
+            ("sync_ms = 20", "sync_ms = 0", "1 to 1000"),
+            ("file_mib = 256", "file_mib = 0", "1 to 4096"),
+            ("zstd_level = 3", "zstd_level = 22", "1 to 19"),
+            ("keep_segments = 2", "keep_segments = 13", "segments_max"),
+            ("keep_segments = 2", "keep_segments = 0", "at least 1"),
+            ("retain_days = 0", "retain_days = 99999", "36500"),
+            ("retain_gib = 0", "retain_gb = 0", "did you mean `retain_gib`"),
+            ("dir = ", "# dir = ", "missing field `dir`"),
+        ] {
+            let message = with(from, to).expect_err(to);
+            assert!(message.contains(told), "{to}: {message}");
+        }
+    }
+
     #[test]
     fn limits_that_make_no_sense_are_refused() {
         for (from, to) in [

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod import;
 pub mod latch;
 pub mod limits;
+pub mod progress;
 pub mod records;
 pub mod replay;
 pub mod routes;

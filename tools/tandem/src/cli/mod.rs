@@ -293,7 +293,7 @@ enum Command {
     #[command(after_help = "Example:
   tandem replay --verify /dev/shm/tandem/journal")]
     Replay {
-        /// Directory of the journal.
+        /// Directory of the journal, an archive, or a journal's folder in one.
         path: PathBuf,
         /// Compare every output record; exit 0 only if all are identical.
         #[arg(long)]
