@@ -236,8 +236,7 @@ impl Gatherer {
         let Some(terms) = NewOrder::read(record) else { return };
         let order = Order::new(terms, NO_ROUND, record.engine_ts_ns);
         let (terms_record, reports) = (*record, Vec::new());
-        let known =
-            Known { order, terms: terms_record, reports, is_carried, is_leaving: false };
+        let known = Known { order, terms: terms_record, reports, is_carried, is_leaving: false };
         self.orders.entry((terms.run, terms.key)).or_insert(known);
     }
 
@@ -412,7 +411,8 @@ impl Gatherer {
         all.extend(recent.iter().map(|trade| carried(trade)));
         let kept = |name: &(u16, u64)| {
             let is_recent = |trade: &&Record| (trade.instrument, trade.update_id) == *name;
-            let is_seen = self.trade_ids.get(&name.0).is_some_and(|ids| ids.known.contains(&name.1));
+            let is_seen =
+                self.trade_ids.get(&name.0).is_some_and(|ids| ids.known.contains(&name.1));
             !is_seen || of_open.contains(name) || recent.iter().any(is_recent)
         };
         all.extend(self.busts.iter().filter(|(name, _)| kept(name)).map(|(_, bust)| carried(bust)));
@@ -456,12 +456,8 @@ impl Gatherer {
         for known in self.orders.values() {
             let order = &known.order;
             out.0.extend_from_slice(known.terms.as_bytes());
-            let flags = [
-                known.is_carried,
-                known.is_leaving,
-                order.done.is_some(),
-                order.refused.is_some(),
-            ];
+            let flags =
+                [known.is_carried, known.is_leaving, order.done.is_some(), order.refused.is_some()];
             let flags = flags.iter().rev().fold(0, |all, flag| all << 1 | u64::from(*flag));
             out.word(flags);
             out.word(order.filled.0 as u64);

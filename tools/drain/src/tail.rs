@@ -193,7 +193,9 @@ impl Tail {
         let memory = self.in_memory()?;
         let archived = match &self.places.archive {
             None => Vec::new(),
-            Some(root) => list_journals(root).map_err(|e| failed(ArchiveError::io("list", root)(e)))?,
+            Some(root) => {
+                list_journals(root).map_err(|e| failed(ArchiveError::io("list", root)(e)))?
+            }
         };
         let Some(at) = self.from else {
             let first = archived.first().map(|journal| journal.uuid);
@@ -279,11 +281,11 @@ impl Tail {
         at: Position,
         journal: &JournalDir,
     ) -> Result<Option<Option<Step>>, JournalError> {
-        let mut reader =
-            ArchiveReader::open(&journal.dir, journal.uuid, at.seq).map_err(failed)?;
+        let mut reader = ArchiveReader::open(&journal.dir, journal.uuid, at.seq).map_err(failed)?;
         if at.seq < reader.next_seq() {
             let to = reader.next_seq();
-            let why = format!("the archive begins with record {to}: what was before it was removed");
+            let why =
+                format!("the archive begins with record {to}: what was before it was removed");
             return Ok(Some(self.lost(to, why)));
         }
         match reader.step().map_err(failed)? {

@@ -88,8 +88,7 @@ fn what_is_written_is_read_from_any_place_and_goes_on_after_a_restart() {
     for seq in [1, 2, 701, 702, 704, 705, 9_000, 17_088, at - 1, at] {
         use tandem_drain::archive::reader::{ArchiveReader, Step};
         let mut reader = ArchiveReader::open(&journal.dir, UUID, seq).unwrap();
-        let expected =
-            if seq < at { Step::Record(journaled(UUID, seq)) } else { Step::End };
+        let expected = if seq < at { Step::Record(journaled(UUID, seq)) } else { Step::End };
         assert_eq!(reader.step().unwrap(), expected);
     }
 }
@@ -230,9 +229,7 @@ fn segments_go_when_they_are_durable_and_covered() {
     append(&mut writer, 8_000);
     let status = archiver.status();
     until("durable", || status.now().durable_seq == 8_200);
-    until("released", || {
-        oldest_seq(&dir.journal(), record_schema()).unwrap().1 > 7_000
-    });
+    until("released", || oldest_seq(&dir.journal(), record_schema()).unwrap().1 > 7_000);
     let (segment, durable) = read_released(&dir.journal()).unwrap();
     assert_eq!(durable, 8_200);
     let (_, oldest) = oldest_seq(&dir.journal(), record_schema()).unwrap();
@@ -353,7 +350,10 @@ fn retention_removes_whole_files_from_the_beginning_and_never_the_last() {
     let disk = host();
     assert_eq!(retain(&*disk, &root, Retention::default(), SystemTime::now()).unwrap().len(), 0);
     let sizes = |firsts: &[u64]| -> u64 {
-        firsts.iter().map(|first| fs::metadata(file_path(&journal.dir, *first)).unwrap().len()).sum()
+        firsts
+            .iter()
+            .map(|first| fs::metadata(file_path(&journal.dir, *first)).unwrap().len())
+            .sum()
     };
     let keep = Retention { age: None, bytes: Some(sizes(&before[2..])) };
     assert_eq!(retain(&*disk, &root, keep, SystemTime::now()).unwrap().len(), 2);
@@ -390,4 +390,20 @@ fn zeros_at_the_end_are_torn_and_elsewhere_damage() {
     drop(writer);
     file.write_all_at(&[0; 64], (whole.len() / 3) as u64).unwrap();
     assert!(matches!(open(&root), Err(ArchiveError::Damaged { .. })));
+}
+
+/// A directory that cannot be used yet, a disk that is not mounted: told, and over when it can.
+#[test]
+fn a_directory_that_cannot_be_made_is_tried_again() {
+    let dir = Dir::new("unusable");
+    fs::write(dir.archive(), "a file where the directory should be").unwrap();
+    let mut writer = journal(&dir.journal(), &spec());
+    append(&mut writer, 100);
+    let archiver = Archiver::start(settings(&dir), host).unwrap();
+    let status = archiver.status();
+    until("told", || status.now().state == State::Refused);
+    assert!(status.now().trouble.unwrap().contains("archive"));
+    fs::remove_file(dir.archive()).unwrap();
+    until("over", || status.now().durable_seq == 100);
+    assert_eq!(status.now().trouble, None);
 }

@@ -210,7 +210,8 @@ fn blocks_that_were_moved_break_the_chain() {
             let at = block.at as usize;
             let mut bytes = header.to_bytes().to_vec();
             bytes.extend_from_slice(&payload);
-            let chain = tandem_drain::archive::format::chain_next(&block.chain, &bytes[..64], &payload);
+            let chain =
+                tandem_drain::archive::format::chain_next(&block.chain, &bytes[..64], &payload);
             bytes.extend_from_slice(&chain);
             forged.splice(at..at + block.header.block_bytes() as usize, bytes);
         }

@@ -15,16 +15,17 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use support::*;
 use tandem_core::record::Record;
+use tandem_drain::archive::Archiver;
 use tandem_drain::archive::archiver::Settings;
 use tandem_drain::archive::verify;
 use tandem_drain::archive::writer::{ArchiveLock, ArchiveWriter, Format, Resume};
-use tandem_drain::archive::Archiver;
 use tandem_feeds::tile::record_schema;
 use tandem_shm::{JournalReader, JournalSpec, JournalWriter, record_check};
 use zerocopy::IntoBytes;
 
 fn disk() -> PathBuf {
-    let root = std::env::var_os("TANDEM_FIGURES_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let root =
+        std::env::var_os("TANDEM_FIGURES_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     root.join(format!("tandem-figures-{}", std::process::id()))
 }
 
@@ -73,7 +74,7 @@ fn records_a_second_into_the_archive() {
     let bytes = size(&root);
     println!(
         "figure: {count} records ({} MiB) into {} MiB in {seconds:.2} s: {:.2} M records/s, ratio {:.1}",
-        count * 128 >> 20,
+        (count * 128) >> 20,
         bytes >> 20,
         count as f64 / seconds / 1e6,
         count as f64 * 128.0 / bytes as f64

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use support::*;
 use tandem_drain::Hands;
 use tandem_drain::archive::{Archiver, Settings, State};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 static PAUSES: AtomicU32 = AtomicU32::new(0);
 
@@ -69,11 +69,8 @@ fn a_disk_that_somebody_else_fills_loses_nothing() {
         return;
     };
     let mut writer = journal(&dir.journal(), &spec());
-    let settings = Settings {
-        root: mount.0.join("archive"),
-        hands: Some(Box::new(Pauses)),
-        ..settings(&dir)
-    };
+    let settings =
+        Settings { root: mount.0.join("archive"), hands: Some(Box::new(Pauses)), ..settings(&dir) };
     let archiver = Archiver::start(settings, host).unwrap();
     let status = archiver.status();
     let until = |what: &str, is: &dyn Fn() -> bool| {
@@ -104,5 +101,7 @@ fn a_disk_that_somebody_else_fills_loses_nothing() {
     assert!(0 < pauses, "trading was paused");
     let (records, missing) = archived(&mount.0.join("archive"), writer.uuid());
     assert_eq!((records.len() as u64, missing), (written, Vec::new()));
-    println!("figure ST-03: a 64 MiB disk filled 3 times: {written} records, 0 lost, paused {pauses} times");
+    println!(
+        "figure ST-03: a 64 MiB disk filled 3 times: {written} records, 0 lost, paused {pauses} times"
+    );
 }

@@ -89,7 +89,11 @@ fn killed_at_random_moments_the_archive_is_the_journal() {
         if let Some(journal) = journals.first() {
             let report = verify::verify(journal, record_schema(), |_| {}).unwrap();
             assert!(report.is_sound(), "{:?}", report.faults);
-            assert!(durable <= report.last_seq, "{durable} was claimed, {} is there", report.last_seq);
+            assert!(
+                durable <= report.last_seq,
+                "{durable} was claimed, {} is there",
+                report.last_seq
+            );
             torn += u64::from(report.torn_bytes != 0);
         } else {
             assert_eq!(durable, 0);

@@ -222,7 +222,9 @@ fn every_record_comes_once_in_order_whatever_happens_between() {
         total += seen.records;
         lost += seen.lost;
     }
-    println!("figure ST-07: {cases} runs, {total} records once and in order, {lost} told as removed");
+    println!(
+        "figure ST-07: {cases} runs, {total} records once and in order, {lost} told as removed"
+    );
 }
 
 /// With the real thread: a tail that is always behind, one that is always at the end.

@@ -20,8 +20,8 @@ use tandem_feeds::page::{self, Page};
 use tandem_feeds::tile::{ENGINE_BELL, page_name, page_schema, record_schema, ring_name};
 use tandem_shm::{
     Bell, Clock, ClockReader, CounterHandle, GaugeHandle, HistogramHandle, JournalError,
-    JournalSpec, JournalWriter, LatestReader, Metric, Producer, Read, RingReader,
-    ShmError, StatsWriter, WaitMode, Waiter, tsc,
+    JournalSpec, JournalWriter, LatestReader, Metric, Producer, Read, RingReader, ShmError,
+    StatsWriter, WaitMode, Waiter, tsc,
 };
 
 use crate::config::{Config, Mode};

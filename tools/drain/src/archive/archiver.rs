@@ -77,9 +77,17 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    /// Takes the archive and starts. An archive that another process writes is refused.
-    pub fn start(settings: Settings, disk: fn() -> Box<dyn Disk>) -> Result<Archiver, ArchiveError> {
-        let lock = ArchiveLock::take(&settings.root)?;
+    /// Takes the archive and starts. An archive that another process writes is refused; a directory that cannot
+    /// be used now is tried again, told, and keeps nobody else from working.
+    pub fn start(
+        settings: Settings,
+        disk: fn() -> Box<dyn Disk>,
+    ) -> Result<Archiver, ArchiveError> {
+        let lock = match ArchiveLock::take(&settings.root) {
+            Ok(lock) => Some(lock),
+            Err(error @ ArchiveError::Locked { .. }) => return Err(error),
+            Err(_) => None,
+        };
         let (stop, status) = (Arc::new(AtomicBool::new(false)), Arc::new(Status::default()));
         let root = settings.root.clone();
         let worker = Worker {
@@ -135,7 +143,9 @@ impl Sink for Archiver {
 
     fn close(&mut self, within: Duration) {
         if !self.stop(within) {
-            tracing::warn!("the archive is still writing: what is not durable is archived at the next start");
+            tracing::warn!(
+                "the archive is still writing: what is not durable is archived at the next start"
+            );
         }
     }
 }
@@ -170,7 +180,7 @@ impl From<ArchiveError> for Ended {
 struct Worker {
     settings: Settings,
     disk: fn() -> Box<dyn Disk>,
-    lock: ArchiveLock,
+    lock: Option<ArchiveLock>,
     stop: Arc<AtomicBool>,
     status: Arc<Status>,
     page: Option<Page>,
@@ -188,7 +198,9 @@ impl Worker {
             match self.follow() {
                 Ended::Stopped => break,
                 Ended::Replaced => {
-                    tracing::warn!("the journal was begun anew; the archive goes on with the new one");
+                    tracing::warn!(
+                        "the journal was begun anew; the archive goes on with the new one"
+                    );
                 }
                 Ended::Refused(why) => {
                     self.trouble(State::Refused, &why);
@@ -318,6 +330,12 @@ impl Worker {
 
     /// Waits for a journal and follows it.
     fn follow(&mut self) -> Ended {
+        if self.lock.is_none() {
+            match ArchiveLock::take(&self.settings.root) {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) => return error.into(),
+            }
+        }
         let (uuid, oldest) = loop {
             match oldest_seq(&self.settings.journal, record_schema()) {
                 Ok(found) => break found,
@@ -374,8 +392,9 @@ impl Following {
         let durable = read_released(&journal).map(|(_, durable)| durable);
         let confirmed = durable.filter(|durable| oldest <= durable + 1);
         let resume = Resume { uuid, confirmed };
+        let lock = worker.lock.as_ref().expect("taken before a journal is followed");
         let (writer, recovered) =
-            ArchiveWriter::open(&worker.lock, (worker.disk)(), resume, worker.settings.format)?;
+            ArchiveWriter::open(lock, (worker.disk)(), resume, worker.settings.format)?;
         if let Some((bytes, aside)) = &recovered.torn {
             tracing::warn!(
                 "archive: a write was cut short: {bytes} bytes after the last whole block are kept as {}",
@@ -384,11 +403,15 @@ impl Following {
         }
         if recovered.unconfirmed != 0 {
             let bytes = recovered.unconfirmed;
-            tracing::info!("archive: {bytes} bytes were never confirmed by the disk; written again");
+            tracing::info!(
+                "archive: {bytes} bytes were never confirmed by the disk; written again"
+            );
         }
         let from = writer.next_seq().unwrap_or(oldest);
         if from < oldest {
-            return Err(ArchiveError::Gap { dir: writer.dir().to_owned(), next: from, oldest }.into());
+            return Err(
+                ArchiveError::Gap { dir: writer.dir().to_owned(), next: from, oldest }.into()
+            );
         }
         if let Some(durable) = durable.filter(|durable| from <= *durable) {
             tracing::error!(
@@ -406,8 +429,8 @@ impl Following {
             let dir = writer.dir().to_owned();
             return Err(ArchiveError::Ahead { dir, next: from, ends }.into());
         }
-        let mut release = JournalRelease::create(&journal)
-            .map_err(|error| Ended::Refused(error.to_string()))?;
+        let mut release =
+            JournalRelease::create(&journal).map_err(|error| Ended::Refused(error.to_string()))?;
         release.release_up_to(0, from - 1);
         let reader = JournalReader::open_from(&journal, record_schema(), start).map_err(refused)?;
         let now = Instant::now();

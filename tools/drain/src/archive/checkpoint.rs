@@ -78,8 +78,10 @@ impl Checkpoint {
     /// Returns the checkpoint as bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let (config, text, saved) = (self.config.as_bytes(), self.text.bytes(), self.gatherer.save());
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + config.len() + text.len() + saved.len() + 4);
+        let (config, text, saved) =
+            (self.config.as_bytes(), self.text.bytes(), self.gatherer.save());
+        let mut bytes =
+            Vec::with_capacity(HEAD_BYTES + config.len() + text.len() + saved.len() + 4);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&self.uuid.to_le_bytes());
         bytes.extend_from_slice(&self.seq.to_le_bytes());
@@ -105,7 +107,8 @@ impl Checkpoint {
         if head[..8] != MAGIC {
             return Err("it is none, or of another version");
         }
-        let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        let word =
+            |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
         let mut rest = rest;
         let mut part = |length: u64| {
             let length = usize::try_from(length).ok()?;

@@ -122,9 +122,9 @@ impl Index {
     /// Keeps the index beside its file. Not synced: it can be made again.
     pub fn save(&self, disk: &dyn Disk, file: &Path) -> io::Result<()> {
         let head = [MAGIC, self.journal, self.first_seq, self.end, self.entries.len() as u64];
-        let entries =
-            self.entries.iter().flat_map(|e| [e.at, e.first_seq, e.latest_ns as u64]);
-        let mut bytes: Vec<u8> = head.into_iter().chain(entries).flat_map(u64::to_le_bytes).collect();
+        let entries = self.entries.iter().flat_map(|e| [e.at, e.first_seq, e.latest_ns as u64]);
+        let mut bytes: Vec<u8> =
+            head.into_iter().chain(entries).flat_map(u64::to_le_bytes).collect();
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         let path = index_path(file);
         let temp = path.with_extension("tdx.new");
@@ -146,7 +146,10 @@ impl Index {
             return None;
         }
         let words = |bytes: &[u8]| -> Vec<u64> {
-            bytes.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("eight"))).collect()
+            bytes
+                .chunks_exact(8)
+                .map(|w| u64::from_le_bytes(w.try_into().expect("eight")))
+                .collect()
         };
         let (head, rest) = body.split_at_checked(HEAD_WORDS * 8)?;
         let head = words(head);

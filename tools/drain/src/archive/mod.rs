@@ -89,7 +89,9 @@ pub enum ArchiveError {
         what: Damage,
     },
     /// Another process writes this archive.
-    #[error("{path}: another process writes this archive: stop it, or give this run an archive of its own")]
+    #[error(
+        "{path}: another process writes this archive: stop it, or give this run an archive of its own"
+    )]
     Locked {
         /// The lock.
         path: PathBuf,
@@ -155,7 +157,8 @@ pub fn list_journals(root: &Path) -> io::Result<Vec<JournalDir>> {
     let mut found = Vec::new();
     for entry in entries(root)? {
         let Some(name) = entry.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some((ordinal, uuid)) = name.split_once('-').filter(|(_, uuid)| uuid.len() == 32) else {
+        let Some((ordinal, uuid)) = name.split_once('-').filter(|(_, uuid)| uuid.len() == 32)
+        else {
             continue;
         };
         if let (Ok(ordinal), Ok(uuid)) = (ordinal.parse(), u128::from_str_radix(uuid, 16)) {

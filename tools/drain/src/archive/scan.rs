@@ -101,7 +101,9 @@ impl fmt::Display for Damage {
             Damage::BlockHeader(_) => "the header of a block is damaged",
             Damage::Journal => "a block of another journal",
             Damage::Payload => "the payload of a block is damaged",
-            Damage::Chain => "the chain is broken: a block was changed, removed, swapped or repeated",
+            Damage::Chain => {
+                "the chain is broken: a block was changed, removed, swapped or repeated"
+            }
             Damage::Records => "a block holds no records",
             Damage::Short => "the file ends inside a block, and others follow",
             Damage::NoHeader => "the file is shorter than its header",
