@@ -1,10 +1,10 @@
-//! Figures of the archive, for whoever asks: not run with the others.
-//! `cargo test --profile ship-test -p tandem-drain --test archive_figures -- --ignored --nocapture`
+//! Figures of the archive: records a second, compression, time to prove and to recover a gibibyte.
+//! `cargo run --profile ship-test -p tandem-drain --example archive_figures`
 //! `TANDEM_FIGURES_DIR`: a directory on the disk to measure; `TANDEM_FIGURES_JOURNAL`: a journal of a real run.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a program of figures: what fails ends it")]
 
-#[path = "support/archive.rs"]
+#[path = "../tests/support/archive.rs"]
 mod support;
 
 use std::fs;
@@ -33,8 +33,6 @@ fn size(root: &Path) -> u64 {
     verify::total_bytes(&verify::journals(root).unwrap()).unwrap()
 }
 
-#[test]
-#[ignore = "figures"]
 fn records_a_second_into_the_archive() {
     let dir = Dir::new("figures");
     let root = disk();
@@ -88,8 +86,6 @@ fn records_a_second_into_the_archive() {
 }
 
 /// Row ST-04: a gibibyte of archive, in one file, which is the most that a start reads.
-#[test]
-#[ignore = "figures"]
 fn time_to_recover_a_gibibyte() {
     let root = disk();
     let uuid = 5;
@@ -134,4 +130,9 @@ fn time_to_recover_a_gibibyte() {
         );
         fs::remove_dir_all(&root).unwrap();
     }
+}
+
+fn main() {
+    records_a_second_into_the_archive();
+    time_to_recover_a_gibibyte();
 }
