@@ -295,7 +295,7 @@ fn a_fill_that_fits_in_part_counts_once() {
     }
 }
 
-/// Whatever a journal holds: saved after any record and loaded again, the machine yields the same in the end.
+/// Row PR-02. Whatever a journal holds: saved after any record and loaded again, the machine yields the same in the end.
 #[test]
 fn a_gatherer_that_is_saved_and_loaded_yields_what_one_that_lived_does() {
     use tandem_core::restore::Gatherer;
@@ -316,7 +316,10 @@ fn a_gatherer_that_is_saved_and_loaded_yields_what_one_that_lived_does() {
         journal[cut..].iter().for_each(|record| after.take(&universe, record));
         assert_eq!(after.finish(), whole, "cut {cut}");
     }
-    println!("figure ST-03: {} places to save at, each yields the same", journal.len() + 1);
+    println!(
+        "figure PR-02: {} places to save the state at, each yields the same",
+        journal.len() + 1
+    );
 }
 
 /// The same of records that no engine writes: few names and ids, so that everything meets.

@@ -215,7 +215,7 @@ fn all(journal: &std::path::Path) -> Vec<Record> {
     std::iter::from_fn(|| reader.next().unwrap()).collect()
 }
 
-/// An engine that starts after segments were released is given what all records would have given it.
+/// Row PR-02. An engine that starts after segments were released is given what all records would have given it.
 #[test]
 fn an_engine_that_starts_after_a_release_knows_what_the_dead_one_knew() {
     let dir = Dir::new("restore");
