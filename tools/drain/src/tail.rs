@@ -191,43 +191,28 @@ impl Tail {
     fn open(&mut self) -> Result<Option<Step>, JournalError> {
         // In this order: what is not in memory any more is in the archive by then.
         let memory = self.in_memory()?;
-        let archived = match &self.places.archive {
-            None => Vec::new(),
-            Some(root) => {
-                list_journals(root).map_err(|e| failed(ArchiveError::io("list", root)(e)))?
-            }
-        };
+        let archived = self.archived(memory)?;
         let Some(at) = self.from else {
-            let first = archived.first().map(|journal| journal.uuid);
-            let Some(journal) = first.or(memory.map(|found| found.uuid)) else {
-                return Ok(Some(Step::UpToDate));
+            // The oldest record there is: what was before that is not missed.
+            let first = match (archived.first(), memory) {
+                (Some((journal, Some(seq))), _) => Some((journal.uuid, *seq)),
+                (Some((journal, None)), Some(found)) if journal.uuid == found.uuid => {
+                    Some((found.uuid, found.oldest))
+                }
+                (None, Some(found)) => Some((found.uuid, found.oldest)),
+                _ => None,
             };
-            // The oldest record there is of it: what was before that is not missed.
-            let seq = match first {
-                Some(_) => list_files(&archived[0].dir)
-                    .map_err(|error| failed(ArchiveError::io("list", &archived[0].dir)(error)))?
-                    .first()
-                    .copied(),
-                None => memory.map(|found| found.oldest),
-            };
-            let Some(seq) = seq else {
-                // Its folder is there and its first file is not: it is being begun.
-                let Some(found) = memory.filter(|_| archived.len() == 1) else {
-                    return Ok(Some(Step::UpToDate));
-                };
-                self.from = Some(Position { journal: found.uuid, seq: found.oldest });
-                return Ok(None);
-            };
+            let Some((journal, seq)) = first else { return Ok(Some(Step::UpToDate)) };
             self.from = Some(Position { journal, seq });
             return Ok(None);
         };
-        let own = archived.iter().position(|journal| journal.uuid == at.journal);
+        let own = archived.iter().position(|(journal, _)| journal.uuid == at.journal);
         let memory_own = memory.filter(|found| found.uuid == at.journal);
         if let Some(step) = self.open_memory(at, memory_own)? {
             return Ok(step);
         }
         if let Some(own) = own
-            && let Some(step) = self.open_archive(at, &archived[own])?
+            && let Some(step) = self.open_archive(at, &archived[own].0)?
         {
             return Ok(step);
         }
@@ -306,7 +291,7 @@ impl Tail {
         &mut self,
         at: Position,
         own: Option<usize>,
-        archived: &[JournalDir],
+        archived: &[(JournalDir, Option<u64>)],
         memory: Option<InMemory>,
     ) -> Result<Option<Step>, JournalError> {
         let next_archived = match own {
@@ -315,10 +300,7 @@ impl Tail {
             None => archived.first(),
         };
         let next = match (next_archived, memory) {
-            (Some(journal), _) => {
-                let files = list_files(&journal.dir)
-                    .map_err(|error| failed(ArchiveError::io("list", &journal.dir)(error)))?;
-                let oldest = files.first().copied();
+            (Some((journal, oldest)), _) => {
                 let oldest = oldest.or(memory
                     .filter(|found| found.uuid == journal.uuid)
                     .map(|found| found.oldest));
@@ -344,6 +326,28 @@ impl Tail {
     /// Tells which journal is read, once.
     fn tell(&mut self, at: Position) -> Option<Step> {
         (!std::mem::replace(&mut self.is_told, true)).then_some(Step::Journal(at))
+    }
+
+    /// The journals of the archive that have something, with the first sequence of each, and the one that is
+    /// read or written now even if it has nothing.
+    fn archived(
+        &self,
+        memory: Option<InMemory>,
+    ) -> Result<Vec<(JournalDir, Option<u64>)>, JournalError> {
+        let Some(root) = &self.places.archive else { return Ok(Vec::new()) };
+        let listed = list_journals(root).map_err(|e| failed(ArchiveError::io("list", root)(e)))?;
+        let mut archived = Vec::with_capacity(listed.len());
+        for journal in listed {
+            let files = list_files(&journal.dir)
+                .map_err(|error| failed(ArchiveError::io("list", &journal.dir)(error)))?;
+            let first = files.first().copied();
+            let is_now = self.from.is_some_and(|from| from.journal == journal.uuid)
+                || memory.is_some_and(|found| found.uuid == journal.uuid);
+            if first.is_some() || is_now {
+                archived.push((journal, first));
+            }
+        }
+        Ok(archived)
     }
 
     fn in_memory(&self) -> Result<Option<InMemory>, JournalError> {

@@ -278,3 +278,31 @@ fn a_journal_that_is_nowhere_is_told_as_lost() {
     assert_eq!(tail.step().unwrap(), Step::Journal(journal));
     assert!(matches!(tail.step().unwrap(), Step::Record(record) if record.seq == 1));
 }
+
+/// What retention removed before a tail came to it is told, exactly; a folder with nothing in it is passed.
+#[test]
+fn what_was_removed_is_told_exactly() {
+    let mut world = World::new("removed");
+    let mut tail = Tail::new(world.places(), None);
+    let mut seen = Seen::default();
+    seen.take(&mut tail, 2, &|_| 1);
+    assert_eq!(seen.records, 1);
+    for _ in 0..5 {
+        // As many as there is room for, waiting for the segments.
+        append(world.journal.as_mut().unwrap(), 9_000);
+        (world.written, world.total) = (world.written + 9_000, world.total + 9_000);
+        while world.archive_some(1_000) {}
+        world.release(usize::MAX);
+    }
+    let keep = Retention { age: None, bytes: Some(1) };
+    let removed = retain(&*host(), &world.dir.archive(), keep, std::time::SystemTime::now());
+    assert!(!removed.unwrap().is_empty());
+    while !seen.take(&mut tail, 5_000, &|_| 1) {}
+    assert!(0 < seen.lost && 1 < seen.records);
+    assert_eq!((seen.records + seen.lost, seen.at), (world.total, world.written + 1));
+    // An old journal of which only what was put aside is left.
+    let empty = tandem_drain::archive::journal_dir(&world.dir.archive(), 0, 7);
+    fs::create_dir_all(&empty).unwrap();
+    let mut fresh = Tail::new(world.places(), None);
+    assert!(matches!(fresh.step().unwrap(), Step::Journal(_)), "it begins with the next one");
+}
