@@ -53,7 +53,8 @@ impl Seen {
                 }
                 Step::Lost { from, to, why } => {
                     assert_eq!(from, self.at, "{why}");
-                    assert!(from < to, "{why}");
+                    // Of a journal that is nowhere any more it is not known how many.
+                    assert!(from < to || from == to && why.contains("is gone"), "{why}");
                     self.lost += to - from;
                     self.at = to;
                 }
@@ -123,8 +124,9 @@ impl World {
     }
 
     fn append(&mut self, count: u64) {
-        let room = (self.journal.as_ref().unwrap().room() as u64).saturating_sub(600);
-        let count = count.min(room);
+        // What is not released must fit; the rest waits for its segment to be made ready.
+        let oldest = oldest_seq(&self.dir.journal(), record_schema()).unwrap().1;
+        let count = count.min(24_000u64.saturating_sub(self.written + 1 - oldest));
         append(self.journal.as_mut().unwrap(), count);
         self.written += count;
         self.total += count;
@@ -181,7 +183,7 @@ fn every_record_comes_once_in_order_whatever_happens_between() {
         seen.take(&mut tail, 2, &|_| 1);
         for _ in 0..random.random_range(20..90) {
             match random.random_range(0..100) {
-                0..30 => world.append(random.random_range(1..1_500)),
+                0..30 => world.append(random.random_range(1..6_000)),
                 30..50 => {
                     for _ in 0..random.random_range(1..4) {
                         world.archive_some(random.random_range(1..1_000));
@@ -196,7 +198,7 @@ fn every_record_comes_once_in_order_whatever_happens_between() {
                     std::thread::sleep(Duration::from_millis(510));
                 }
                 72..78 if removes => {
-                    let bytes = Some(random.random_range(1_000..8_000));
+                    let bytes = Some(random.random_range(100..6_000));
                     let keep = Retention { age: None, bytes };
                     let now = std::time::SystemTime::now();
                     retain(&*host(), &world.dir.archive(), keep, now).unwrap();
