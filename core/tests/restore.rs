@@ -294,3 +294,82 @@ fn a_fill_that_fits_in_part_counts_once() {
         assert_eq!(dust == 0, 0 < free, "{free} places: {held} {dust}");
     }
 }
+
+/// Row PR-02. Whatever a journal holds: saved after any record and loaded again, the machine yields the same in the end.
+#[test]
+fn a_gatherer_that_is_saved_and_loaded_yields_what_one_that_lived_does() {
+    use tandem_core::restore::Gatherer;
+
+    let universe = universe(false);
+    // Two lives: the second begins with what the first one left.
+    let mut journal = life().journal;
+    let mut second = restored(&journal, 8);
+    second.dislocate(2, BTC / 8);
+    journal.extend(second.journal.iter().copied());
+    let whole = collect(&universe, journal.iter().copied());
+    assert!(!whole.is_empty());
+    for cut in 0..=journal.len() {
+        let mut before = Gatherer::default();
+        journal[..cut].iter().for_each(|record| before.take(&universe, record));
+        let mut after = Gatherer::load(&before.save()).expect("what was saved loads");
+        assert_eq!(after.save(), before.save(), "cut {cut}");
+        journal[cut..].iter().for_each(|record| after.take(&universe, record));
+        assert_eq!(after.finish(), whole, "cut {cut}");
+    }
+    println!(
+        "figure PR-02: {} places to save the state at, each yields the same",
+        journal.len() + 1
+    );
+}
+
+/// The same of records that no engine writes: few names and ids, so that everything meets.
+#[test]
+fn a_gatherer_carries_over_whatever_it_was_given() {
+    use tandem_core::restore::Gatherer;
+
+    let universe = universe(false);
+    let lives = life().journal;
+    let names: Vec<Record> = lives
+        .iter()
+        .filter(|r| Report::read(r).is_some() || NewOrder::read(r).is_some())
+        .chain(lives.iter().filter(|r| {
+            matches!(r.kind(), Some(Kind::Ledger | Kind::Round | Kind::Pnl | Kind::Balance))
+        }))
+        .copied()
+        .collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for case in 0..300 {
+        let journal: Vec<Record> = (0..60)
+            .map(|_| {
+                let mut record = names[random(names.len() as u64) as usize];
+                match random(6) {
+                    0 => record.update_id = random(6),
+                    1 => record.data[2] = random(1 << 40) as i64 - (1 << 39),
+                    2 => (record.part, record.kind) = (record.kind, Kind::Restore as u8),
+                    3 => record.run = random(3) as u32,
+                    4 => record.kind = Kind::OrderBust as u8,
+                    _ => {}
+                }
+                record
+            })
+            .collect();
+        let whole = collect(&universe, journal.iter().copied());
+        let mut carried = Gatherer::default();
+        for record in &journal {
+            carried.take(&universe, record);
+            if random(3) == 0 {
+                carried = Gatherer::load(&carried.save()).expect("what was saved loads");
+            }
+        }
+        assert_eq!(carried.finish(), whole, "case {case}");
+        let saved = carried.save();
+        for cut in 0..saved.len().min(200) {
+            assert!(Gatherer::load(&saved[..cut]).is_none(), "{cut} bytes of it are none");
+        }
+    }
+}

@@ -27,7 +27,8 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use reader::{JournalReader, TornTail, VerifyReport, verify};
+pub use reader::{JournalReader, TornTail, VerifyReport, oldest_seq, verify};
+pub use segment::record_check;
 pub use tail::{After, Frame, Next, Verdict, judge};
 pub use writer::{JournalPosition, JournalSpec, JournalWriter};
 

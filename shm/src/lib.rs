@@ -39,7 +39,7 @@ pub use control::{ControlPage, ControlView};
 pub use error::ShmError;
 pub use journal::{
     JournalError, JournalFull, JournalMonitor, JournalReader, JournalRelease, JournalSpec,
-    JournalWriter, VerifyReport, verify,
+    JournalWriter, VerifyReport, oldest_seq, read_released, record_check, verify,
 };
 pub use latest::{LatestReader, LatestSpec, LatestWriter};
 pub use payload::{Payload, RECORD_BYTES, RECORD_WORDS};
@@ -49,5 +49,5 @@ pub use stats::{
     CounterHandle, GaugeHandle, HistogramHandle, HistogramSnapshot, Metric, MetricKind,
     MetricValue, Snapshot, StatsReader, StatsWriter,
 };
-pub use sys::{euid, fnv1a, forbid_dumps, free_bytes};
+pub use sys::{disk_bytes, euid, fnv1a, forbid_dumps, free_bytes};
 pub use wait::{WaitMode, Waiter};

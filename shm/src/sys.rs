@@ -81,6 +81,12 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, most: Duration) {
 
 /// Returns how many bytes an unprivileged process may still take from the file system of `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    disk_bytes(path).map(|(free, _)| free)
+}
+
+/// Returns how many bytes an unprivileged process may still take from the file system of `path`, and how
+/// many the file system has in all.
+pub fn disk_bytes(path: &Path) -> io::Result<(u64, u64)> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid `statvfs`: it holds integers only.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
@@ -88,7 +94,8 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     if unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((bytes(stat.f_bavail), bytes(stat.f_blocks)))
 }
 
 /// Keeps this process's memory out of core dumps and away from other processes of the same user: for

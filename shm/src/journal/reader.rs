@@ -205,6 +205,30 @@ impl<T: Payload> JournalReader<T> {
     }
 }
 
+/// Returns a journal's identity and the sequence of the oldest record that is still there.
+pub fn oldest_seq(dir: &Path, schema_hash: u64) -> Result<(u128, u64), JournalError> {
+    for number in list_segments(dir)? {
+        let segment = match Segment::open(dir, number, false) {
+            Ok(segment) => segment,
+            // Released between listing and opening.
+            Err(error) if is_not_found(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        match segment.header() {
+            HeaderState::Used(header) => {
+                check_schema(&segment, &header, schema_hash)?;
+                return Ok((header.uuid, header.first_seq));
+            }
+            HeaderState::Prepared | HeaderState::Unfinished => break,
+            HeaderState::Damaged(what) => {
+                let path = segment.path().to_owned();
+                return Err(JournalError::SegmentHeader { path, what });
+            }
+        }
+    }
+    Err(JournalError::Missing { dir: dir.to_owned() })
+}
+
 fn is_not_found(error: &JournalError) -> bool {
     matches!(error, JournalError::Shm(ShmError::Io { source, .. })
         if source.kind() == io::ErrorKind::NotFound)

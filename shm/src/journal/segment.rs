@@ -368,6 +368,16 @@ fn frame_checksum(seed: u32, words: &FrameWords) -> u64 {
     u64::from(crc32c::crc32c_append(seed, words.as_bytes()))
 }
 
+/// Returns the checksum that a journal of this identity gives to a record of these bytes, its sequence
+/// included: what an archive need not keep, since it follows from the rest.
+#[must_use]
+pub fn record_check(uuid: u128, record: &[u8; RECORD_BYTES]) -> u32 {
+    let mut record = *record;
+    // The low half of the last word is the checksum itself.
+    record[RECORD_BYTES - 8..RECORD_BYTES - 4].fill(0);
+    crc32c::crc32c_append(uuid_seed(uuid), &record)
+}
+
 /// Returns the seed of a journal's checksums.
 pub(super) fn uuid_seed(uuid: u128) -> u32 {
     crc32c::crc32c(&uuid.to_le_bytes())

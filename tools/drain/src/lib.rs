@@ -9,6 +9,7 @@
 //! Not here: configuration and where things are (`tandem`, which passes them in as a [`Plan`]).
 
 pub mod alerts;
+pub mod archive;
 pub mod metrics;
 pub mod model;
 pub mod plan;

@@ -100,6 +100,18 @@ impl ConfigText {
         })
     }
 
+    /// Returns the bytes of a text that is not complete yet.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Goes on with the bytes of a text that was not complete.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> ConfigText {
+        ConfigText { bytes }
+    }
+
     /// Takes one record of kind `Config`; returns the text with the last one.
     pub fn take(&mut self, record: &Record) -> Option<Result<String, String>> {
         if self.bytes.len() < TEXT_MAX {

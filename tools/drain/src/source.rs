@@ -20,6 +20,7 @@ use tandem_shm::{
     StatsReader, tsc,
 };
 
+use crate::archive::checkpoint;
 use crate::plan::{Plan, Seen};
 
 /// Records of one turn: some tens of milliseconds on a busy host.
@@ -302,6 +303,10 @@ impl Source {
                     let text = format!("{lost} records were released before they were read");
                     take(Taken::Lost(&text));
                 }
+                if self.next_seq == 0 && 1 < reader.next_seq() {
+                    // Its run's configuration went with the segments before; the checkpoint has it.
+                    self.give_configuration(reader.uuid(), take);
+                }
                 self.journal = Some(reader);
             }
             Err(JournalError::Missing { .. }) => self.caught_up = true,
@@ -313,6 +318,19 @@ impl Source {
                 self.tell_trouble(&error, take);
                 self.pass_over();
             }
+        }
+    }
+
+    /// Gives the configuration of the run that the oldest record belongs to.
+    fn give_configuration(&self, uuid: u128, take: &mut impl FnMut(Taken<'_>)) {
+        match checkpoint::read(&self.plan.journal) {
+            Ok(Some(found)) if found.uuid == uuid => {
+                for record in found.config_records() {
+                    take(Taken::Record(&record, true));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => take(Taken::Lost(&error.to_string())),
         }
     }
 

@@ -6,13 +6,13 @@
 //! Not here: single orders (`trades`), how the ledger is kept (`tandem-core::ledger`).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::rc::Rc;
 
 use tandem_core::account::Balance;
 use tandem_core::ledger::{Pnl, Posting, Tag};
 use tandem_core::record::{Record, Venue};
 
+use crate::records::Origin;
 use crate::table::Table;
 use crate::trades::{Trades, TradesError};
 
@@ -42,7 +42,7 @@ pub struct Accounts {
 
 impl Accounts {
     /// Reads a journal.
-    pub fn read(journal: &Path) -> Result<Accounts, TradesError> {
+    pub fn read(journal: impl Into<Origin>) -> Result<Accounts, TradesError> {
         let mut accounts = Accounts::default();
         let trades = Trades::read_with(journal, |record, table| accounts.take(record, table))?;
         accounts.table.clone_from(&trades.table);

@@ -68,6 +68,9 @@ pub struct Config {
     /// What an operator allows; paper and live mode need it.
     #[serde(default)]
     pub limits: Option<Limits>,
+    /// The journal on disk; absent: nothing is kept, and nothing is released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
     /// Who is told of trouble; absent: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Alerts>,
@@ -266,6 +269,83 @@ impl Web {
         if let Some(wrong) = self.hosts.iter().find(|name| !is_name(name)) {
             let rule = "must be a host's name, with a port if only that one is meant";
             return Err(("web.hosts".to_owned(), wrong.clone(), rule));
+        }
+        Ok(())
+    }
+}
+
+/// The journal on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct Archive {
+    pub dir: PathBuf,
+    #[serde(default = "sync_ms")]
+    pub sync_ms: u32,
+    #[serde(default = "file_mib")]
+    pub file_mib: u64,
+    #[serde(default = "zstd_level")]
+    pub zstd_level: i32,
+    #[serde(default = "keep_segments")]
+    pub keep_segments: u64,
+    #[serde(default = "free_min_mib")]
+    pub free_min_mib: u64,
+    #[serde(default)]
+    pub retain_days: u32,
+    #[serde(default)]
+    pub retain_gib: u64,
+}
+
+fn sync_ms() -> u32 {
+    20
+}
+
+fn file_mib() -> u64 {
+    256
+}
+
+fn zstd_level() -> i32 {
+    3
+}
+
+fn keep_segments() -> u64 {
+    2
+}
+
+fn free_min_mib() -> u64 {
+    1_024
+}
+
+impl Archive {
+    fn check(&self, segments_max: u64) -> Result<(), Wrong> {
+        let wrong = |key: &str, value: &dyn ToString, rule: &'static str| {
+            Err((format!("archive.{key}"), value.to_string(), rule))
+        };
+        if !self.dir.is_absolute() {
+            return wrong("dir", &self.dir.display(), "must be an absolute path on a disk");
+        }
+        if !(1..=1_000).contains(&self.sync_ms) {
+            return wrong("sync_ms", &self.sync_ms, "must be 1 to 1000");
+        }
+        if !(1..=4_096).contains(&self.file_mib) {
+            return wrong("file_mib", &self.file_mib, "must be 1 to 4096");
+        }
+        if !(1..=19).contains(&self.zstd_level) {
+            return wrong("zstd_level", &self.zstd_level, "must be 1 to 19");
+        }
+        // Two are prepared ahead and one is written.
+        if !(1..=1_000).contains(&self.keep_segments) || segments_max < self.keep_segments + 4 {
+            let rule = "must be at least 1, and journal.segments_max at least 4 more";
+            return wrong("keep_segments", &self.keep_segments, rule);
+        }
+        if 1 << 30 < self.free_min_mib {
+            return wrong("free_min_mib", &self.free_min_mib, "must be at most 1073741824");
+        }
+        if 36_500 < self.retain_days {
+            return wrong("retain_days", &self.retain_days, "must be 0 (all) to 36500");
+        }
+        if 1 << 20 < self.retain_gib {
+            return wrong("retain_gib", &self.retain_gib, "must be 0 (all) to 1048576");
         }
         Ok(())
     }
@@ -685,9 +765,10 @@ impl Config {
         }
         let tables = [
             self.alerts.as_ref().map(Alerts::check),
-            self.web.as_ref().map(Web::check),
+            self.archive.as_ref().map(|of| of.check(self.journal.segments_max)),
             self.redis.as_ref().map(Redis::check),
             self.sentry.as_ref().map(Sentry::check),
+            self.web.as_ref().map(Web::check),
         ];
         if let Some(Err((key, value, rule))) =
             tables.into_iter().flatten().find(|checked| checked.is_err())
@@ -871,6 +952,7 @@ impl Config {
     #[must_use]
     pub fn has_drain(&self) -> bool {
         self.alerts.is_some()
+            || self.archive.is_some()
             || self.postgres.is_some()
             || self.redis.is_some()
             || self.sentry.is_some()
@@ -1270,6 +1352,50 @@ mod tests {
         assert!(message.contains("two channels"), "{message}");
         let none = "[alerts]\nsystem = \"x\"\nchannel = []\n";
         assert!(load(&format!("{SAMPLE}\n{none}")).is_err());
+    }
+
+    /// The archive's table as it stands in the shipped file, behind its comment marks.
+    fn archive_text() -> String {
+        let (_, table) = SAMPLE.split_once("\n# [archive]\n").expect("the table is in the file");
+        let table = table.split("\n\n").next().unwrap_or_default();
+        let keys = table.lines().filter_map(|line| {
+            let line = line.strip_prefix("# ")?;
+            line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')).then_some(line)
+        });
+        format!("[archive]\n{}\n", keys.collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn the_shipped_archive_is_whole_and_what_cannot_be_is_refused() {
+        let text = archive_text();
+        let with = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            load(&format!("{SAMPLE}\n{}", text.replacen(from, to, 1))).map_err(|e| e.to_string())
+        };
+        let config = with("[archive]", "[archive]").expect("right");
+        assert!(config.has_drain());
+        let archive = config.archive.expect("an archive");
+        let full = serde_json::to_value(&archive).expect("JSON");
+        for key in full.as_object().expect("a table").keys() {
+            assert!(text.contains(&format!("\n{key} = ")), "`{key}` is not there");
+        }
+        let default: Archive = toml::from_str("dir = \"/var/lib/tandem/archive\"").expect("all");
+        let default = serde_json::to_value(&default).expect("JSON");
+        assert_eq!(default, full, "the shipped values are the defaults");
+        for (from, to, told) in [
+            ("dir = \"/var", "dir = \"var", "absolute"),
+            ("sync_ms = 20", "sync_ms = 0", "1 to 1000"),
+            ("file_mib = 256", "file_mib = 0", "1 to 4096"),
+            ("zstd_level = 3", "zstd_level = 22", "1 to 19"),
+            ("keep_segments = 2", "keep_segments = 13", "segments_max"),
+            ("keep_segments = 2", "keep_segments = 0", "at least 1"),
+            ("retain_days = 0", "retain_days = 99999", "36500"),
+            ("retain_gib = 0", "retain_gb = 0", "did you mean `retain_gib`"),
+            ("dir = ", "# dir = ", "missing field `dir`"),
+        ] {
+            let message = with(from, to).expect_err(to);
+            assert!(message.contains(told), "{to}: {message}");
+        }
     }
 
     #[test]

@@ -18,11 +18,15 @@ use tandem_drain::alerts::path::{PathSettings, Wanted};
 use tandem_drain::alerts::rules::Thresholds;
 use tandem_drain::alerts::wire::{Sender, Service};
 use tandem_drain::alerts::{Settings, Severity};
+use tandem_drain::archive;
+use tandem_drain::archive::retain::Retention;
+use tandem_drain::archive::writer::Format;
 use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
 use tandem_drain::redis::{Place, RedisSettings};
 use tandem_drain::sentry::SentrySettings;
 use tandem_drain::status::Registry;
+use tandem_drain::tail::Places;
 use tandem_drain::web::{Operator, WebSettings};
 use tandem_drain::{Hands, Plan};
 use tandem_feeds::tile::record_schema;
@@ -329,6 +333,39 @@ impl Operator for AtDashboard {
         let raise = (Scope::Global, level, Cause::Operator);
         latch::raise(&page, &self.state_dir, raise, &act).map_err(|error| error.to_string())
     }
+}
+
+/// Returns the archive as configured, if it is.
+#[must_use]
+pub fn archive(config: &Config) -> Option<archive::Settings> {
+    let wanted = config.archive.as_ref()?;
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
+    Some(archive::Settings {
+        root: wanted.dir.clone(),
+        journal: config.journal_dir(),
+        stats: Some(config.run.dir.clone()),
+        format: Format {
+            file_bytes: wanted.file_mib << 20,
+            zstd_level: wanted.zstd_level,
+            schema_hash: record_schema(),
+        },
+        sync: Duration::from_millis(wanted.sync_ms.into()),
+        keep_segments: wanted.keep_segments,
+        free_min_bytes: wanted.free_min_mib << 20,
+        retention: Retention {
+            age: (wanted.retain_days != 0).then(|| days(wanted.retain_days)),
+            bytes: (wanted.retain_gib != 0).then_some(wanted.retain_gib << 30),
+        },
+        read_run: table::run_info,
+        hands: Pauser::of(config),
+    })
+}
+
+/// Returns where the records of a run are.
+#[must_use]
+pub fn places(config: &Config) -> Places {
+    let archive = config.archive.as_ref().map(|archive| archive.dir.clone());
+    Places { journal: config.journal_dir(), archive }
 }
 
 /// Raises PAUSE as an operator does.

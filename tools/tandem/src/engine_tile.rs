@@ -15,14 +15,14 @@ use tandem_core::episode::Outbox;
 use tandem_core::instrument::AssetId;
 use tandem_core::order::{NewOrder, RejectClass, Report};
 use tandem_core::record::{Kind, Reason, Record, Venue, flag};
-use tandem_core::restore;
 use tandem_core::units::Amount;
+use tandem_drain::archive::checkpoint::{self, RestoreError};
 use tandem_feeds::page::{self, Page};
 use tandem_feeds::tile::{ENGINE_BELL, page_name, page_schema, record_schema, ring_name};
 use tandem_shm::{
     Bell, Clock, ClockReader, CounterHandle, GaugeHandle, HistogramHandle, JournalError,
-    JournalReader, JournalSpec, JournalWriter, LatestReader, Metric, Producer, Read, RingReader,
-    ShmError, StatsWriter, WaitMode, Waiter, tsc,
+    JournalSpec, JournalWriter, LatestReader, Metric, Producer, Read, RingReader, ShmError,
+    StatsWriter, WaitMode, Waiter, tsc,
 };
 
 use crate::config::{Config, Mode};
@@ -164,6 +164,9 @@ pub enum EngineTileError {
     /// Journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What earlier runs left.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// Instruments or parameters.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -489,24 +492,7 @@ pub struct EngineTile {
 /// Returns what earlier runs of the engine leave to this one: their open orders, ledger and results; for
 /// a paper account that has none, what it begins with.
 fn carried(config: &Config, table: &Table, journal: &Path) -> Result<Vec<Record>, EngineTileError> {
-    let mut records = Vec::new();
-    match JournalReader::<Record>::open(journal, record_schema()) {
-        Ok(mut reader) => {
-            let mut failed = None;
-            let all = std::iter::from_fn(|| {
-                reader.next().unwrap_or_else(|error| {
-                    failed = Some(error);
-                    None
-                })
-            });
-            records = restore::collect(&table.universe, all);
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-        }
-        Err(JournalError::Missing { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
+    let mut records = checkpoint::restore(journal, &table.universe)?;
     if config.run.mode == Mode::Paper && records.is_empty() {
         let limits = config.limits.as_ref();
         let opening = limits.map(|limits| limits.paper_opening(&table.universe));

@@ -19,6 +19,8 @@ pub mod import;
 pub mod latch;
 pub mod limits;
 pub mod postgres_config;
+pub mod progress;
+pub mod records;
 pub mod replay;
 pub mod routes;
 pub mod run_number;

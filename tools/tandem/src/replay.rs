@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 use tandem_core::engine::{Engine, OUTBOX_RECORDS};
 use tandem_core::episode::Outbox;
 use tandem_core::record::{Kind, Record, flag};
-use tandem_feeds::tile::record_schema;
-use tandem_shm::{JournalError, JournalReader};
+use tandem_shm::JournalError;
 use zerocopy::IntoBytes;
 
+use crate::records::Records;
 use crate::table::{Collector, Table, TableError};
 
 /// What a replay found.
@@ -82,7 +82,7 @@ pub enum ReplayError {
 /// Replays a journal and compares its outputs.
 pub fn verify(path: &Path) -> Result<ReplayReport, ReplayError> {
     let mut replay = Replay::new(path);
-    let mut reader = JournalReader::<Record>::open(path, record_schema())?;
+    let mut reader = Records::strict(path)?;
     let begun = Instant::now();
     while let Some(record) = reader.next()? {
         replay.take(&record)?;

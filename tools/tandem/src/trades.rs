@@ -7,7 +7,6 @@
 //! Not here: what the engine made of it (`tandem-core::ledger`), what the venue says (`tandem-gateway`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::rc::Rc;
 
 use tandem_core::order::{
@@ -15,9 +14,9 @@ use tandem_core::order::{
 };
 use tandem_core::record::{Kind, Record, Venue, flag};
 use tandem_core::units::{Amount, Px, Qty};
-use tandem_feeds::tile::record_schema;
-use tandem_shm::{JournalError, JournalReader};
+use tandem_shm::JournalError;
 
+use crate::records::{Origin, Records};
 use crate::table::{Collector, Table, TableError};
 
 /// Why the orders cannot be read.
@@ -169,16 +168,16 @@ pub struct Trades {
 
 impl Trades {
     /// Reads a journal.
-    pub fn read(journal: &Path) -> Result<Trades, TradesError> {
+    pub fn read(journal: impl Into<Origin>) -> Result<Trades, TradesError> {
         Trades::read_with(journal, |_, _| {})
     }
 
     /// Reads a journal and shows every record with the instruments it belongs to.
     pub fn read_with(
-        journal: &Path,
+        journal: impl Into<Origin>,
         mut each: impl FnMut(&Record, &Rc<Table>),
     ) -> Result<Trades, TradesError> {
-        let mut reader = JournalReader::<Record>::open(journal, record_schema())?;
+        let mut reader = Records::open(journal)?;
         let (mut collector, mut trades) = (Collector::default(), Trades::default());
         while let Some(record) = reader.next()? {
             if record.kind() == Some(Kind::Config) {

@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -19,6 +18,7 @@ use tandem_core::record::{Record, Venue};
 
 use crate::accounts::Accounts;
 use crate::limits::Limits;
+use crate::records::Origin;
 use crate::sim_control::get;
 use crate::trades::TradesError;
 
@@ -167,7 +167,11 @@ pub fn orders(control: SocketAddr, account: &str) -> Result<Vec<TrueOrder>, Trut
 }
 
 /// Compares a journal with the simulator.
-pub fn compare(journal: &Path, control: SocketAddr, account: &str) -> Result<Truth, TruthError> {
+pub fn compare(
+    journal: impl Into<Origin>,
+    control: SocketAddr,
+    account: &str,
+) -> Result<Truth, TruthError> {
     let accounts = Accounts::read(journal)?;
     let mut truth = Truth::default();
     balances(&accounts, control, account, &mut truth)?;

@@ -10,6 +10,7 @@ use tandem_core::record::Venue;
 
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::accounts::Accounts;
+use crate::records::Origin;
 use crate::time::utc;
 
 /// Where to read.
@@ -28,10 +29,10 @@ pub struct AccountArgs {
 impl AccountArgs {
     fn read(&self) -> Result<Accounts, Failure> {
         let journal = match &self.journal {
-            Some(journal) => journal.clone(),
-            None => self.config.load()?.journal_dir(),
+            Some(journal) => Origin::from(journal),
+            None => Origin::of(&self.config.load()?),
         };
-        Accounts::read(&journal).map_err(Failure::unreachable)
+        Accounts::read(journal).map_err(Failure::unreachable)
     }
 }
 

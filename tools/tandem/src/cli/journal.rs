@@ -8,19 +8,24 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde::Serialize;
 use tandem_core::record::{Kind, Record, flag};
+use tandem_drain::archive;
+use tandem_drain::archive::checkpoint::CHECKPOINT;
+use tandem_drain::archive::verify::JournalReport;
 use tandem_feeds::tile::record_schema;
-use tandem_shm::JournalReader;
 
 use super::{Done, Failure, Outcome, print, print_json};
 use crate::import;
+use crate::progress::Progress;
+use crate::records::Records;
 use crate::time::utc;
 
 /// What to do with a journal.
 #[derive(Subcommand, Debug)]
 pub enum JournalCommand {
-    /// Journals below a directory, with their segments.
-    #[command(after_help = "Example:
-  tandem journal ls /dev/shm")]
+    /// Journals below a directory, in shared memory and in archives, with their files.
+    #[command(after_help = "Examples:
+  tandem journal ls /dev/shm
+  tandem journal ls /var/lib/tandem/archive")]
     Ls {
         /// Where to look.
         #[arg(default_value = "/dev/shm")]
@@ -34,9 +39,9 @@ pub enum JournalCommand {
   tandem journal cat DIR --from 1000 --count 20
   tandem journal cat DIR --kind opportunity --json")]
     Cat {
-        /// Directory of the journal.
+        /// Directory of the journal, an archive, or a journal's folder in one.
         path: PathBuf,
-        /// First sequence.
+        /// First sequence; above 1 and of an archive: in its last journal.
         #[arg(long, default_value_t = 1)]
         from: u64,
         /// How many; 0 is all.
@@ -53,17 +58,19 @@ pub enum JournalCommand {
     #[command(after_help = "Example:
   tandem journal stat DIR --json")]
     Stat {
-        /// Directory of the journal.
+        /// Directory of the journal, an archive, or a journal's folder in one.
         path: PathBuf,
         /// As JSON.
         #[arg(long)]
         json: bool,
     },
     /// Checks every header, checksum, sequence and chain; exit 1 where anything is wrong.
-    #[command(after_help = "Example:
-  tandem journal verify DIR")]
+    #[command(after_help = "Examples:
+  tandem journal verify /dev/shm/tandem/journal
+  tandem journal verify /var/lib/tandem/archive          all journals in it
+  tandem journal verify /var/lib/tandem/archive/000001-* one of them")]
     Verify {
-        /// Directory of the journal.
+        /// Directory of the journal, an archive, or a journal's folder in one.
         path: PathBuf,
         /// As JSON.
         #[arg(long)]
@@ -114,7 +121,7 @@ pub enum JournalCommand {
   tandem journal export DIR --to /var/lib/tandem/2026-11-22            segments as they are
   tandem journal export DIR --to records.csv --format csv")]
     Export {
-        /// Directory of the journal.
+        /// Directory of the journal; for jsonl and csv also an archive, or a journal's folder in one.
         path: PathBuf,
         /// Directory (segments) or file (jsonl, csv) to make; it must not exist.
         #[arg(long)]
@@ -217,8 +224,8 @@ fn print_import(report: &import::ImportReport, json: bool) {
     ));
 }
 
-fn open(path: &Path) -> Result<JournalReader<Record>, Failure> {
-    JournalReader::open(path, record_schema()).map_err(Failure::unreachable)
+fn open(path: &Path) -> Result<Records, Failure> {
+    Records::open(path).map_err(Failure::unreachable)
 }
 
 #[derive(Serialize)]
@@ -226,6 +233,7 @@ struct Listed {
     path: PathBuf,
     segments: u64,
     bytes: u64,
+    archived: bool,
 }
 
 fn ls(path: &Path, json: bool) -> Done {
@@ -236,8 +244,9 @@ fn ls(path: &Path, json: bool) -> Done {
     } else {
         for journal in &found {
             print(format_args!(
-                "{:>4} segments {:>12} bytes  {}",
+                "{:>4} {} {:>12} bytes  {}",
                 journal.segments,
+                if journal.archived { "files   " } else { "segments" },
                 journal.bytes,
                 journal.path.display()
             ));
@@ -249,7 +258,7 @@ fn ls(path: &Path, json: bool) -> Done {
 /// Looks three levels deep: `/dev/shm`, a run, its journal.
 fn find(path: &Path, depth: usize, found: &mut Vec<Listed>) {
     let Ok(entries) = fs::read_dir(path) else { return };
-    let (mut segments, mut bytes, mut folders) = (0, 0, Vec::new());
+    let (mut segments, mut bytes, mut archived, mut folders) = (0, 0, false, Vec::new());
     for entry in entries.flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         let name = entry.file_name();
@@ -259,10 +268,14 @@ fn find(path: &Path, depth: usize, found: &mut Vec<Listed>) {
         } else if name.starts_with("seg-") && name.ends_with(".tj") {
             segments += 1;
             bytes += meta.len();
+        } else if name.starts_with("records-") && name.ends_with(".tda") {
+            segments += 1;
+            bytes += meta.len();
+            archived = true;
         }
     }
     if segments != 0 {
-        found.push(Listed { path: path.to_owned(), segments, bytes });
+        found.push(Listed { path: path.to_owned(), segments, bytes, archived });
     }
     if depth < 3 {
         folders.sort();
@@ -278,8 +291,7 @@ fn cat(path: &Path, from: u64, count: u64, kind: Option<&str>, json: bool) -> Do
             Kind::ALL.iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
         return Err(Failure::usage(format!("--kind {kind}: known are {}", known.join(", "))));
     }
-    let mut reader = JournalReader::<Record>::open_from(path, record_schema(), from)
-        .map_err(Failure::unreachable)?;
+    let mut reader = Records::open_from(path, from).map_err(Failure::unreachable)?;
     let mut shown = 0;
     while let Some(record) = reader.next().map_err(Failure::failed)? {
         if kind.is_some_and(|kind| kind_name(&record) != kind) {
@@ -382,7 +394,113 @@ struct Verified {
     fault_count: u64,
 }
 
+/// One journal of an archive as it was found.
+#[derive(Serialize)]
+struct VerifiedJournal {
+    ok: bool,
+    uuid: String,
+    path: PathBuf,
+    files: u64,
+    blocks: u64,
+    records: u64,
+    first_seq: u64,
+    last_seq: u64,
+    bytes: u64,
+    from_beginning: bool,
+    torn_bytes: u64,
+    faults: Vec<String>,
+    fault_count: u64,
+}
+
+#[derive(Serialize)]
+struct VerifiedArchive {
+    ok: bool,
+    records: u64,
+    bytes: u64,
+    journals: Vec<VerifiedJournal>,
+}
+
+impl VerifiedJournal {
+    fn new(report: JournalReport) -> VerifiedJournal {
+        let fault = |fault: &archive::verify::Fault| {
+            format!("{}: at byte {}: {}", fault.path.display(), fault.at, fault.what)
+        };
+        VerifiedJournal {
+            ok: report.is_sound(),
+            uuid: format!("{:032x}", report.uuid),
+            files: report.files,
+            blocks: report.blocks,
+            records: report.records,
+            first_seq: report.first_seq,
+            last_seq: report.last_seq,
+            bytes: report.bytes,
+            from_beginning: report.is_from_beginning,
+            torn_bytes: report.torn_bytes,
+            faults: report.faults.iter().map(fault).collect(),
+            fault_count: report.fault_count,
+            path: report.dir,
+        }
+    }
+
+    fn print(&self) {
+        print(format_args!(
+            "{}: {} records ({} to {}) in {} blocks and {} files, {} bytes  {}",
+            if self.ok { "sound" } else { "NOT SOUND" },
+            self.records,
+            self.first_seq,
+            self.last_seq,
+            self.blocks,
+            self.files,
+            self.bytes,
+            self.path.display(),
+        ));
+        if !self.from_beginning && self.records != 0 {
+            print(format_args!(
+                "  the chain is proven from record {} on: what was before it was removed, by retention or \
+                 by somebody",
+                self.first_seq
+            ));
+        }
+        if self.torn_bytes != 0 {
+            print(format_args!(
+                "  {} bytes at the end are a write under way or cut short; nothing before it is lost",
+                self.torn_bytes
+            ));
+        }
+        for fault in &self.faults {
+            print(format_args!("  {fault}"));
+        }
+    }
+}
+
+fn verify_archive(path: &Path, json: bool) -> Done {
+    let found = archive::verify::journals(path).map_err(Failure::unreachable)?;
+    let total = archive::verify::total_bytes(&found).map_err(Failure::unreachable)?;
+    let progress = Progress::bytes("verifying", total);
+    let mut journals = Vec::new();
+    for journal in &found {
+        let report = archive::verify::verify(journal, record_schema(), |bytes| progress.add(bytes));
+        journals.push(VerifiedJournal::new(report.map_err(Failure::unreachable)?));
+    }
+    progress.end();
+    let verified = VerifiedArchive {
+        ok: journals.iter().all(|journal| journal.ok),
+        records: journals.iter().map(|journal| journal.records).sum(),
+        bytes: journals.iter().map(|journal| journal.bytes).sum(),
+        journals,
+    };
+    if json {
+        print_json(&verified);
+    } else {
+        verified.journals.iter().for_each(VerifiedJournal::print);
+    }
+    Ok(if verified.ok { Outcome::Ok } else { Outcome::Failed })
+}
+
 fn verify(path: &Path, json: bool) -> Done {
+    if archive::is_archive(path) {
+        return verify_archive(path, json);
+    }
     let report = tandem_shm::verify(path, record_schema()).map_err(Failure::unreachable)?;
     let verified = Verified {
         ok: report.is_sound(),
@@ -428,6 +546,10 @@ fn export(path: &Path, to: &Path, format: &str) -> Done {
     if !["segments", "jsonl", "csv"].contains(&format) {
         return Err(Failure::usage(format!("--format {format}: write segments, jsonl or csv")));
     }
+    if format == "segments" && archive::is_archive(path) {
+        let rule = "an archive has no segments: copy its folder, or write jsonl or csv";
+        return Err(Failure::usage(format!("--format segments: {rule}")));
+    }
     let mut reader = open(path)?;
     if format == "segments" {
         // Made whole under another name first: a copy that was cut short is never taken for a journal.
@@ -435,7 +557,7 @@ fn export(path: &Path, to: &Path, format: &str) -> Done {
         fs::create_dir_all(&partial).map_err(io)?;
         for entry in fs::read_dir(path).map_err(io)?.flatten() {
             let name = entry.file_name();
-            if name.to_string_lossy().starts_with("seg-") {
+            if name.to_string_lossy().starts_with("seg-") || name == CHECKPOINT {
                 fs::copy(entry.path(), partial.join(&name)).map_err(io)?;
             }
         }

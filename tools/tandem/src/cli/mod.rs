@@ -306,7 +306,7 @@ Keys: p pause, K KILL, / filter, l latency, o orders, ? help, q quit. NO_COLOR i
     #[command(after_help = "Example:
   tandem replay --verify /dev/shm/tandem/journal")]
     Replay {
-        /// Directory of the journal.
+        /// Directory of the journal, an archive, or a journal's folder in one.
         path: PathBuf,
         /// Compare every output record; exit 0 only if all are identical.
         #[arg(long)]

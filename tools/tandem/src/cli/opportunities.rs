@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use tandem_core::graph::CycleKind;
-use tandem_core::record::{Kind, Record, Venue, flag};
+use tandem_core::record::{Kind, Venue, flag};
 use tandem_core::report::{Denial, Opportunity, Phase};
-use tandem_feeds::tile::record_schema;
-use tandem_shm::JournalReader;
 
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
+use crate::records::{Origin, Records};
 use crate::table::{Collector, Table};
 use crate::time::utc;
 use crate::trades::denial_name;
@@ -130,9 +129,8 @@ pub enum Told {
 }
 
 /// Reads every opportunity and denial of a journal.
-pub fn read(journal: &std::path::Path, mut each: impl FnMut(Told)) -> Result<(), Failure> {
-    let mut reader =
-        JournalReader::<Record>::open(journal, record_schema()).map_err(Failure::unreachable)?;
+pub fn read(journal: impl Into<Origin>, mut each: impl FnMut(Told)) -> Result<(), Failure> {
+    let mut reader = Records::open(journal).map_err(Failure::unreachable)?;
     let (mut collector, mut table): (Collector, Option<(Table, tandem_core::graph::Graph)>) =
         (Collector::default(), None);
     let mut group = Vec::new();
@@ -253,8 +251,8 @@ fn symbol(table: &Table, instrument: u16) -> String {
 /// `tandem opportunities`.
 pub fn run(args: &OpportunitiesArgs) -> Done {
     let journal = match &args.journal {
-        Some(journal) => journal.clone(),
-        None => args.config.load()?.journal_dir(),
+        Some(journal) => Origin::from(journal),
+        None => Origin::of(&args.config.load()?),
     };
     if let Some(kind) = &args.kind
         && !CycleKind::ALL.iter().any(|known| known.name() == kind)
@@ -265,7 +263,7 @@ pub fn run(args: &OpportunitiesArgs) -> Done {
     }
     let open = format!("{:?}", Phase::Open).to_lowercase();
     let mut last: VecDeque<Told> = VecDeque::new();
-    read(&journal, |told| {
+    read(journal, |told| {
         let (kind, wanted) = match &told {
             Told::Opportunity(o) => {
                 (&o.kind, !args.denials && (args.all_phases || o.phase == open))

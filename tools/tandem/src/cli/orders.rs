@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
+use crate::records::Origin;
 use crate::time::utc;
 use crate::trades::{End, Order, Trades};
 
@@ -118,10 +119,10 @@ pub fn text(order: &Order) -> OrderText {
 /// `tandem orders`.
 pub fn run(args: &OrdersArgs) -> Done {
     let journal = match &args.journal {
-        Some(journal) => journal.clone(),
-        None => args.config.load()?.journal_dir(),
+        Some(journal) => Origin::from(journal),
+        None => Origin::of(&args.config.load()?),
     };
-    let trades = Trades::read(&journal).map_err(Failure::unreachable)?;
+    let trades = Trades::read(journal).map_err(Failure::unreachable)?;
     let mut wanted: Vec<&Order> = trades
         .orders
         .values()

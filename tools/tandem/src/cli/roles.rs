@@ -8,6 +8,8 @@ use clap::Args;
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::record::Venue;
 use tandem_drain::alerts::{Alerts, Settings};
+use tandem_drain::archive::disk::HostDisk;
+use tandem_drain::archive::{ArchiveError, Archiver};
 use tandem_drain::metrics::Metrics;
 use tandem_drain::model::Model;
 use tandem_drain::postgres::Postgres;
@@ -594,6 +596,13 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         let page = registry.register("postgres");
         let postgres = Postgres::start(&plan, settings, page).map_err(Failure::failed)?;
         sinks.push(Box::new(postgres));
+    }
+    if let Some(settings) = drain_role::archive(&config) {
+        let archive = Archiver::start(settings, || Box::new(HostDisk));
+        sinks.push(Box::new(archive.map_err(|error| match error {
+            ArchiveError::Locked { .. } => Failure::refused(error),
+            _ => Failure::failed(error),
+        })?));
     }
     let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
     while !stop.load(Ordering::Relaxed) {

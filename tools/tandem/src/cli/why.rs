@@ -11,6 +11,7 @@ use tandem_core::round::RoundReport;
 
 use super::orders::{OrderText, text};
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
+use crate::records::Origin;
 use crate::time::utc;
 use crate::trades::Trades;
 
@@ -90,14 +91,14 @@ pub fn run(args: &WhyArgs) -> Done {
         return super::why_not::run(&config, args.over, args.symbol.as_deref(), args.json);
     }
     let journal = match &args.journal {
-        Some(journal) => journal.clone(),
-        None => args.config.load()?.journal_dir(),
+        Some(journal) => Origin::from(journal),
+        None => Origin::of(&args.config.load()?),
     };
     let mut group = Vec::new();
     let mut rounds: Vec<RoundReport> = Vec::new();
     let mut opportunities: Vec<Opportunity> = Vec::new();
     let mut told_in: Vec<u32> = Vec::new();
-    let trades = Trades::read_with(&journal, |record, table| {
+    let trades = Trades::read_with(journal, |record, table| {
         if !matches!(record.kind(), Some(Kind::Round | Kind::Opportunity)) {
             return;
         }

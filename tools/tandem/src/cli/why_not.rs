@@ -3,7 +3,6 @@
 //! Invariant: it only reads; what it shows is what the journal and the processes' pages say.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,6 +12,7 @@ use super::{Done, Failure, Outcome, print, print_json};
 use crate::config::Config;
 use crate::demo::RunStats;
 use crate::engine_tile::metric;
+use crate::records::Origin;
 use crate::stages::{self, Verdict};
 use crate::time::now_ns;
 
@@ -42,7 +42,7 @@ struct Answer {
 /// Returns what a journal's last `over` says was refused, the most frequent first, and how many
 /// opportunities opened meanwhile. `symbol` leaves only those with such a leg.
 pub fn refused(
-    journal: &Path,
+    journal: impl Into<Origin>,
     over: Duration,
     symbol: Option<&str>,
 ) -> Result<(Vec<Reason>, u64), Failure> {
@@ -71,7 +71,7 @@ pub fn refused(
 
 /// `tandem why` without a round.
 pub fn run(config: &Config, over: Duration, symbol: Option<&str>, json: bool) -> Done {
-    let (refused, opportunities) = refused(&config.journal_dir(), over, symbol)?;
+    let (refused, opportunities) = refused(Origin::of(config), over, symbol)?;
     let failed = stages::check(config)
         .into_iter()
         .filter(|stage| stage.verdict == Verdict::Fail)

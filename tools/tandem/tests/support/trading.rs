@@ -21,6 +21,7 @@ use tandem_shm::{ControlPage, StatsReader};
 use tandem_sim::{SimConfig, SimHandle};
 use tandem_tools::config::{Config, Mode};
 use tandem_tools::demo_keys::{ACCOUNT, DemoKeys};
+use tandem_tools::records::Origin;
 use tandem_tools::routes::{ENGINE_ROW, WARDEN_ROW, gateway_row};
 use tandem_tools::time::now_ns;
 use tandem_tools::truth::{self, Truth};
@@ -425,7 +426,7 @@ impl Live {
 
     /// Compares our books with the venues'.
     pub fn truth(&self) -> Truth {
-        truth::compare(&self.config.journal_dir(), self.control, ACCOUNT).unwrap()
+        truth::compare(Origin::of(&self.config), self.control, ACCOUNT).unwrap()
     }
 
     /// Orders of the account at the venues that are open now: ours and foreign.
