@@ -35,6 +35,9 @@ pub struct RunInfo {
     pub instruments: Vec<VenueInstrument>,
     /// The cycles; the index is the one in records.
     pub cycles: Vec<Cycle>,
+    /// Levels a side that feeds publish and the engine keeps: a level that falls out of them is not told, so
+    /// whoever rebuilds a book keeps as many.
+    pub window_levels: usize,
     /// Asset of limits and results; nothing where the run only observes.
     pub numeraire: Option<AssetId>,
 }

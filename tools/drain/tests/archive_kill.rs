@@ -153,6 +153,7 @@ fn read_run(text: &str) -> Result<RunInfo, String> {
         universe: universe(),
         instruments: Vec::new(),
         cycles: Vec::new(),
+        window_levels: 100,
         numeraire: None,
     })
 }

@@ -172,6 +172,7 @@ fn read_run(text: &str) -> Result<RunInfo, String> {
         },
         instruments: (0..BOOKS).map(listed).collect(),
         cycles: Vec::new(),
+        window_levels: 100,
         numeraire: None,
     })
 }

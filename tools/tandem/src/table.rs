@@ -495,6 +495,7 @@ pub fn run_info(text: &str) -> Result<RunInfo, String> {
         universe: table.universe,
         instruments: table.instruments,
         cycles,
+        window_levels: table.params.window_levels,
         numeraire,
     })
 }

@@ -7,8 +7,8 @@ use tandem_core::units::{Px, Qty, Side};
 use super::views::{BookView, LevelView};
 use crate::run::RunInfo;
 
-/// Levels a side that are kept, whatever a feed publishes.
-const LEVELS_MAX: usize = 512;
+/// Levels a side that are kept at most, whatever a configuration says.
+const LEVELS_MAX: usize = 4_096;
 
 struct Instrument {
     book: Book,
@@ -28,8 +28,9 @@ pub struct Books {
 impl Books {
     /// Returns the empty books of a run.
     pub fn new(run: &RunInfo) -> Books {
+        let levels = run.window_levels.clamp(1, LEVELS_MAX);
         let one = |_| Instrument {
-            book: Book::new(LEVELS_MAX),
+            book: Book::new(levels),
             state: BookState::Init,
             reason: Reason::None,
             update_id: 0,

@@ -12,7 +12,7 @@ use super::BOOKS_MAX;
 use crate::run::RunInfo;
 
 /// Levels a side of a book, whatever a feed publishes.
-const LEVELS_MAX: usize = 512;
+const LEVELS_MAX: usize = 4_096;
 
 struct Entry {
     venue: Venue,
@@ -50,7 +50,7 @@ impl Mirror {
     pub fn begin(&mut self, run: &RunInfo) {
         let entry = |venue| Entry {
             venue,
-            book: Book::new(LEVELS_MAX),
+            book: Book::new(run.window_levels.clamp(1, LEVELS_MAX)),
             state: BookState::Init,
             venue_ns: 0,
             recv_ns: 0,

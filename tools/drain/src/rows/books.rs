@@ -9,8 +9,8 @@ use tandem_core::book::{Book, Level};
 use tandem_core::record::{BookState, Kind, Record};
 use tandem_core::units::{Px, Qty, Side};
 
-/// Levels of a side that are kept: what a feed publishes at most, with room.
-const LEVELS: usize = 256;
+/// Levels a side that are kept at most, whatever a configuration says.
+const LEVELS_MAX: usize = 4_096;
 
 /// One instrument's book.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    fn new() -> Kept {
-        Kept { book: Book::new(LEVELS), state: BookState::Init as u8, sampled_s: i64::MIN }
+    fn new(levels: usize) -> Kept {
+        Kept { book: Book::new(levels), state: BookState::Init as u8, sampled_s: i64::MIN }
     }
 
     /// Returns the best level of a side.
@@ -35,22 +35,27 @@ impl Kept {
 
 /// The books of a run, by instrument.
 #[derive(Debug, Default)]
-pub struct Books(Vec<Kept>);
+pub struct Books {
+    kept: Vec<Kept>,
+    /// Levels a side.
+    levels: usize,
+}
 
 impl Books {
-    /// Returns empty books.
-    pub fn new(count: usize) -> Books {
-        Books((0..count).map(|_| Kept::new()).collect())
+    /// Returns empty books of so many levels a side.
+    pub fn new(count: usize, levels: usize) -> Books {
+        let levels = levels.clamp(1, LEVELS_MAX);
+        Books { kept: (0..count).map(|_| Kept::new(levels)).collect(), levels }
     }
 
     /// Returns a book.
     pub fn get_mut(&mut self, instrument: u16) -> Option<&mut Kept> {
-        self.0.get_mut(usize::from(instrument))
+        self.kept.get_mut(usize::from(instrument))
     }
 
     /// Takes a record about a book; what makes no sense changes nothing.
     pub fn take(&mut self, record: &Record) -> Option<&mut Kept> {
-        let kept = self.0.get_mut(usize::from(record.instrument))?;
+        let kept = self.kept.get_mut(usize::from(record.instrument))?;
         let [a, b, c, d] = record.data;
         match record.kind()? {
             Kind::Level => {
@@ -78,8 +83,9 @@ impl Books {
 
     /// Writes everything, to be read by [`Books::read`].
     pub fn write(&self, out: &mut Vec<u8>) {
-        put(out, self.0.len() as i64);
-        for kept in &self.0 {
+        put(out, self.kept.len() as i64);
+        put(out, self.levels as i64);
+        for kept in &self.kept {
             put(out, i64::from(kept.state));
             put(out, kept.sampled_s);
             for side in [Side::Bid, Side::Ask] {
@@ -98,13 +104,15 @@ impl Books {
 
     /// Reads what was written; nothing where it is not that.
     pub fn read(bytes: &mut &[u8]) -> Option<Books> {
-        let count = usize::try_from(take(bytes)?).ok().filter(|n| *n <= usize::from(u16::MAX))?;
-        let mut books = Books::new(count);
-        for kept in &mut books.0 {
+        // Each takes four bytes at least: what claims more is not believed, nor is room made for it.
+        let count = usize::try_from(take(bytes)?).ok().filter(|n| *n <= bytes.len() / 4)?;
+        let levels = usize::try_from(take(bytes)?).ok().filter(|n| *n <= LEVELS_MAX)?;
+        let mut books = Books::new(count, levels);
+        for kept in &mut books.kept {
             kept.state = u8::try_from(take(bytes)?).ok()?;
             kept.sampled_s = take(bytes)?;
             for side in [Side::Bid, Side::Ask] {
-                let levels = usize::try_from(take(bytes)?).ok().filter(|n| *n <= LEVELS)?;
+                let levels = usize::try_from(take(bytes)?).ok().filter(|n| *n <= levels)?;
                 let mut last = 0i64;
                 for _ in 0..levels {
                     last = last.wrapping_add(take(bytes)?);
@@ -168,7 +176,7 @@ mod tests {
             changes in proptest::collection::vec((0u16..3, 0usize..2, 1i64..500, 0i64..3), 0..2_000),
             noise in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
-            let mut books = Books::new(3);
+            let mut books = Books::new(3, 256);
             for (instrument, side, px, qty) in changes {
                 let side = [Side::Bid, Side::Ask][side];
                 books.take(&Record::level(Venue::Kraken, instrument, side, Px(px), Qty(qty)));
@@ -181,7 +189,7 @@ mod tests {
             let mut again = Vec::new();
             read.write(&mut again);
             prop_assert_eq!(&out, &again);
-            for (instrument, kept) in books.0.iter().enumerate() {
+            for (instrument, kept) in books.kept.iter().enumerate() {
                 let same = read.get_mut(instrument as u16).expect("the same count");
                 for side in [Side::Bid, Side::Ask] {
                     prop_assert_eq!(kept.best(side), same.best(side));

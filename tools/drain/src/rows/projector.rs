@@ -18,7 +18,7 @@ use super::{Row, Table, Value};
 use crate::run::{ConfigText, ReadRun, RunInfo};
 
 /// First byte of a saved state: another one is another build's.
-const STATE_VERSION: i64 = 1;
+const STATE_VERSION: i64 = 2;
 /// Records of a group that can be one.
 const GROUP_MAX: usize = 16;
 /// Cycles whose open opportunity is remembered; a run has fewer.
@@ -123,8 +123,9 @@ impl Projector {
         self.group.clear();
         self.text = ConfigText::default();
         self.text_from = None;
-        let instruments = self.run.as_ref().map_or(0, |run| run.instruments.len());
-        self.books = Books::new(instruments);
+        self.books = self.run.as_ref().map_or_else(Books::default, |run| {
+            Books::new(run.instruments.len(), run.window_levels)
+        });
         self.open.clear();
     }
 
@@ -182,7 +183,7 @@ impl Projector {
     fn begin_run(&mut self, text: Result<String, String>, seq: u64, rows: &mut Vec<Row>) {
         match text.and_then(|text| (self.read_run)(&text)) {
             Ok(run) => {
-                self.books = Books::new(run.instruments.len());
+                self.books = Books::new(run.instruments.len(), run.window_levels);
                 self.open.clear();
                 self.words = Words::default();
                 self.run = Some(Arc::new(run));
