@@ -10,12 +10,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tandem_drain::postgres::Settings;
 use tandem_drain::postgres::session::{Protection, Server};
-use tandem_drain::tail::Places;
 use tandem_gateway::keys::Secret;
 
 use crate::config::Config;
 use crate::secrets::{self, SecretsError};
-use crate::table;
+use crate::{drain_role, table};
 
 /// Why there is no sink.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +199,7 @@ pub fn settings(config: &Config) -> Result<Settings, PostgresError> {
         batch: Duration::from_millis(postgres.batch_ms.into()),
         backoff_max: Duration::from_millis(postgres.backoff_max_ms.into()),
         latency_every: Duration::from_secs(postgres.latency_s.into()),
-        places: Places { journal: config.journal_dir(), archive: None },
+        places: drain_role::places(config),
         read_run: table::run_info,
     })
 }

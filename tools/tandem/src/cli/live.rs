@@ -8,6 +8,7 @@ use tandem_feeds::tile::metric as feed_metric;
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::demo::{Percentiles, Report, RunStats};
 use crate::engine_tile::metric;
+use crate::services::audit::ServicesReport;
 
 #[derive(Serialize)]
 struct Status {
@@ -143,6 +144,53 @@ pub fn print_demo(report: &Report) {
         report.replay.records,
         report.replay.records_per_second,
     ));
+    report.services.iter().for_each(print_services);
+}
+
+/// What the services hold beside what the journal says.
+fn print_services(services: &ServicesReport) {
+    print(format_args!("\nservices against the journal's {} records:", services.journal_seq));
+    let postgres = &services.postgres;
+    print(format_args!("{:<20} {:>12} {:>12}", "table", "PostgreSQL", "journal"));
+    for (table, rows) in &postgres.tables {
+        print(format_args!(
+            "{table:<20} {:>12} {:>12}  {}",
+            rows.postgres,
+            rows.journal,
+            if rows.postgres == rows.journal { "equal" } else { "DIFFERENT" },
+        ));
+    }
+    let all = if postgres.equal { "every table equal" } else { "TABLES DIFFER" };
+    print(format_args!(
+        "PostgreSQL  {all}; up to record {}; {} dead letters, {} gaps",
+        postgres.last_seq, postgres.dead_letters, postgres.gaps
+    ));
+    let redis = &services.redis;
+    print(format_args!(
+        "Redis       the last best prices of {} of {} books are the journal's; {} opportunities in the stream",
+        redis.equal, redis.books, redis.opportunities
+    ));
+    redis.differing.iter().for_each(|book| print(format_args!("  {book}")));
+    let archive = &services.archive;
+    print(format_args!(
+        "archive     durable up to record {}, {} bytes, chain {}, in {}",
+        archive.durable_seq,
+        archive.bytes,
+        if archive.chain_verified { "verified" } else { "NOT PROVEN" },
+        archive.dir.display(),
+    ));
+    let prometheus = &services.prometheus;
+    print(format_args!(
+        "Prometheus  target {}; {} scrapes, {} samples in the last one, {} series{}",
+        if prometheus.up { "up" } else { "DOWN" },
+        prometheus.scrapes,
+        prometheus.samples,
+        prometheus.series,
+        prometheus.trouble.as_ref().map_or(String::new(), |why| format!("; {why}")),
+    ));
+    let verdict =
+        if services.is_good() { "all of it is there, once" } else { "NOT ALL OF IT IS RIGHT" };
+    print(format_args!("services    {verdict}"));
 }
 
 /// What was traded, in a trader's words.
