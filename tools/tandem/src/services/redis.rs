@@ -18,6 +18,8 @@ pub const WRITER: &str = "tandem";
 pub const READER: &str = "tandem_read";
 const CONF: &str = include_str!("../../../../deploy/redis/redis.conf");
 const USERS: &str = include_str!("../../../../deploy/redis/users.acl");
+/// The user that may do everything: who started the server.
+pub const ADMIN: &str = "admin";
 /// To connect, and to answer.
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,8 @@ impl RedisServer {
             users.push_str(&line.replace(&"0".repeat(64), &hash));
             users.push('\n');
         }
+        let hash = hex(&Sha256::digest(fs::read(password(dir, ADMIN)?).map_err(what())?));
+        users.push_str(&format!("user {ADMIN} on #{hash} ~* &* +@all\n"));
         fs::write(dir.join("users.acl"), users).map_err(what())?;
         let conf = CONF
             .replace("/run/redis/redis.sock", &dir.join("sock").display().to_string())
@@ -120,10 +124,15 @@ impl RedisServer {
 
     /// Connects as a reader.
     pub fn client(&self) -> Result<Connection, ServicesError> {
-        let path = self.password_file(READER);
+        self.client_as(READER)
+    }
+
+    /// Connects as a user.
+    pub fn client_as(&self, user: &str) -> Result<Connection, ServicesError> {
+        let path = self.password_file(user);
         let password =
             fs::read_to_string(&path).map_err(ServicesError::io(path.display().to_string()))?;
-        let url = format!("redis+unix://{}?user={READER}&pass={password}", self.socket().display());
+        let url = format!("redis+unix://{}?user={user}&pass={password}", self.socket().display());
         let wrong = |error: redis::RedisError| ServicesError::failed("ask Redis", error);
         let client = redis::Client::open(url).map_err(wrong)?;
         let connection = client.get_connection_with_timeout(WITHIN).map_err(wrong)?;
