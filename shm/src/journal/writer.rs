@@ -388,7 +388,8 @@ impl<T: Payload> JournalWriter<T> {
         while let Ok(prepared) = self.ready.pop() {
             unused.push(prepared);
         }
-        for prepared in unused {
+        // The newest first: a reader that looks meanwhile must not see a later one where the next is gone.
+        for prepared in unused.into_iter().rev() {
             let path = prepared.segment.path();
             fs::remove_file(path).map_err(ShmError::io("unlink", path))?;
         }

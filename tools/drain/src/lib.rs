@@ -20,6 +20,7 @@ pub mod run;
 pub mod sentry;
 pub mod source;
 pub mod spool;
+pub mod standing;
 pub mod status;
 pub mod tail;
 pub mod web;

@@ -1,4 +1,4 @@
-//! `tandem demo`: simulated venues and everything else, one command, no keys, no databases.
+//! `tandem demo`: simulated venues and everything else, one command, no keys, and databases where they are wanted.
 //!
 //! Invariant: it runs the same processes as a real run, over TLS and WebSockets; only the venues are
 //! simulated. What it reports is read from the run's own shared memory and journal, and the journal is
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,10 @@ use tandem_sim::SimConfig;
 use crate::config::{Config, ConfigError, Mode};
 use crate::engine_tile::{self, metric};
 use crate::latch::{self, Act};
+use crate::records::Origin;
 use crate::replay::{self, ReplayError, ReplayReport};
+use crate::services::audit::{self, Journal, PrometheusAudit, ServicesReport};
+use crate::services::{self, Services, ServicesError};
 use crate::trades::TradesError;
 use crate::truth::{Truth, TruthError};
 use crate::{demo_config, demo_keys, drain_role, stages, supervisor};
@@ -36,6 +39,10 @@ pub use trading::{Controls, Money, Orders, Rounds};
 
 /// Rounds under way have this long to end.
 const END_ROUNDS_WITHIN: Duration = Duration::from_secs(10);
+/// What is not in the database when everything has stopped comes within this time.
+const DRAINED_WITHIN: Duration = Duration::from_secs(120);
+/// Segments that stay in shared memory with an archive: a quarter of a GiB.
+const KEEP_SEGMENTS: u64 = 8;
 /// All books must be in sync within this time.
 const SYNC_WITHIN: Duration = Duration::from_secs(60);
 
@@ -50,6 +57,8 @@ pub struct Options {
     pub mode: Mode,
     /// Directory of the run; made if missing.
     pub dir: PathBuf,
+    /// Folder of PostgreSQL, Redis, Prometheus and the archive, on a disk; nothing where they are not wanted.
+    pub services: Option<PathBuf>,
     /// Whether progress is told on the error stream.
     pub quiet: bool,
     /// Set from outside to end the run early; what was done until then is reported.
@@ -104,6 +113,9 @@ pub enum DemoError {
     /// The journal's orders.
     #[error(transparent)]
     Trades(#[from] TradesError),
+    /// PostgreSQL, Redis, Prometheus or the archive.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
 }
 
 /// One venue in the report.
@@ -208,11 +220,13 @@ pub struct Report {
     pub wire_to_wire_ns: Option<Percentiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_echo_ns: Option<Percentiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<ServicesReport>,
 }
 
 impl Report {
-    /// Returns whether the demo showed what it should: books in sync, an identical replay, and where it
-    /// traded nothing that the simulator knows better.
+    /// Returns whether the demo showed what it should: books in sync, an identical replay, where it traded
+    /// nothing that the simulator knows better, and where it had services all that the journal says in them.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.replay.identical
@@ -220,6 +234,7 @@ impl Report {
             && self.truth.as_ref().is_none_or(Truth::is_clean)
             && self.rounds.as_ref().is_none_or(|rounds| rounds.one_legged_open == 0)
             && self.orders.as_ref().is_none_or(|orders| orders.unknown_open == 0)
+            && self.services.as_ref().is_none_or(ServicesReport::is_good)
     }
 }
 
@@ -231,6 +246,7 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
         }
     };
     fs::create_dir_all(&options.dir)?;
+    let mut services = options.services.as_deref().map(Services::start).transpose()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let keys = demo_keys::make(&options.dir)?;
@@ -247,9 +263,17 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
     let trading = Some((options.mode, &keys));
     let web = demo_config::Dashboard::make(&options.dir)?;
     let at = sim.addresses();
-    let text = demo_config::text(&options.dir, at, &sim_config, &symbols, trading, &web);
+    let mut text = demo_config::text(&options.dir, at, &sim_config, &symbols, trading, &web);
+    text.extend(services.as_ref().map(|services| services.text(KEEP_SEGMENTS)));
     fs::write(&config_path, text)?;
     let config = Config::load(&config_path)?;
+    if let Some(services) = &services {
+        services.prepare(&config)?;
+        say(&format!(
+            "PostgreSQL and Redis are up; they and the archive are in {}",
+            services.dir.display()
+        ));
+    }
     let mut up = Command::new(std::env::current_exe()?)
         .arg("up")
         .arg("--config")
@@ -258,7 +282,7 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()?;
-    let outcome = watch(&config, options, &mut up, &say);
+    let outcome = watch(&config, options, &mut up, services.as_mut(), &say);
     supervisor::stop(&mut up);
     let told = outcome.and_then(|(mut report, seconds)| {
         report.seconds = seconds;
@@ -271,20 +295,56 @@ pub fn run(options: &Options) -> Result<Report, DemoError> {
     });
     runtime.block_on(sim.shutdown());
     let mut report = told?;
+    let mut whole = config.journal_dir();
+    if let Some(services) = services {
+        say("comparing the services with the journal");
+        let scraped = report.services.take().map(|found| found.prometheus).unwrap_or_default();
+        report.services = Some(compare(&config, &config_path, &services, scraped)?);
+        // Segments that were released are there alone.
+        whole = services.archive();
+    }
 
     let journal = config.journal_dir();
-    say(&format!("replaying {}", journal.display()));
+    say(&format!("replaying {}", whole.display()));
     let checked = tandem_shm::verify(&journal, record_schema()).map_err(ReplayError::from)?;
+    let ReplayReport { identical, records, records_per_second, .. } = replay::verify(&whole)?;
     report.journal = JournalReport {
-        path: journal.clone(),
-        records: checked.records,
+        path: journal,
+        records: records.max(checked.records),
         segments: checked.segments,
         bytes: checked.bytes,
     };
-    let ReplayReport { identical, records, records_per_second, .. } = replay::verify(&journal)?;
     report.replay =
         ReplaySummary { identical: identical && checked.is_sound(), records, records_per_second };
     Ok(report)
+}
+
+/// Compares the services with the journal. What the drain had not handed over when it was stopped, one that is
+/// started again hands over first, within a bound.
+fn compare(
+    config: &Config,
+    config_path: &Path,
+    services: &Services,
+    scraped: PrometheusAudit,
+) -> Result<ServicesReport, DemoError> {
+    let journal = Journal::read(Origin::of(config))?;
+    let mut client = services.postgres.client(services::postgres::READER, "postgres")?;
+    if audit::drained(&mut client)? <= journal.last_seq() {
+        let mut drain = Command::new(std::env::current_exe()?)
+            .arg("drain")
+            .arg("--config")
+            .arg(config_path)
+            .args(["--while-pid", &std::process::id().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let until = Instant::now() + DRAINED_WITHIN;
+        while audit::drained(&mut client)? <= journal.last_seq() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        supervisor::stop(&mut drain);
+    }
+    Ok(audit::all(services, &journal, scraped)?)
 }
 
 /// The symbols that a simulator has, by venue.
@@ -518,10 +578,38 @@ fn pause(config: &Config) -> Result<(), DemoError> {
     Ok(())
 }
 
+/// Starts Prometheus on the run's metrics, and says how a person looks into the services.
+fn look_into(
+    services: &mut Services,
+    config: &Config,
+    say: &impl Fn(&str),
+    mut alive: impl FnMut() -> Result<(), DemoError>,
+) -> Result<(), DemoError> {
+    let begun = Instant::now();
+    let place = config.run.dir.join(drain_role::WEB_FILE);
+    let address = loop {
+        alive()?;
+        let text = fs::read_to_string(&place).unwrap_or_default();
+        match text.trim().strip_prefix("http://") {
+            Some(address) => break address.trim_end_matches('/').to_owned(),
+            None if SYNC_WITHIN < begun.elapsed() => {
+                let what = format!("no address of the dashboard in {}", place.display());
+                return Err(io::Error::other(what).into());
+            }
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    services.watch(&address)?;
+    say("to look into them while they run:");
+    services.how_to_look().iter().for_each(|line| say(&format!("  {line}")));
+    Ok(())
+}
+
 fn watch(
     config: &Config,
     options: &Options,
     up: &mut std::process::Child,
+    mut services: Option<&mut Services>,
     say: &impl Fn(&str),
 ) -> Result<(Report, f64), DemoError> {
     let stopped = || options.stop.load(Ordering::Relaxed);
@@ -560,6 +648,9 @@ fn watch(
     if config.run.mode != Mode::Observe {
         arm(config, options, begun, say, || ended(up))?;
     }
+    if let Some(services) = &mut services {
+        look_into(services, config, say, || ended(up))?;
+    }
     // The drain is the last to start; who only looks at numbers need not wait for it.
     if let Ok(at) = fs::read_to_string(config.run.dir.join(drain_role::WEB_FILE)) {
         let token = config.web.as_ref().and_then(|web| web.token_file.as_deref());
@@ -574,6 +665,9 @@ fn watch(
         ended(up)?;
         std::thread::sleep(Duration::from_millis(100));
     }
+    // Asked while there is a target.
+    let scraped =
+        services.as_ref().and_then(|services| services.prometheus()).map(audit::prometheus);
     if config.run.mode != Mode::Observe {
         say("pausing; rounds under way are ended");
         pause(config)?;
@@ -589,5 +683,6 @@ fn watch(
         std::thread::sleep(Duration::from_millis(50));
     }
     stats.reattach();
-    Ok((stats.report(), running.elapsed().as_secs_f64()))
+    let services = scraped.map(|prometheus| ServicesReport { prometheus, ..Default::default() });
+    Ok((Report { services, ..stats.report() }, running.elapsed().as_secs_f64()))
 }

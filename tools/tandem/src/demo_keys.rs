@@ -101,7 +101,12 @@ impl Set {
 
 /// Makes a token for the dashboard's buttons and returns its file.
 pub fn token(dir: &Path) -> io::Result<PathBuf> {
-    let path = dir.join("dashboard-token");
+    secret(dir, "dashboard-token")
+}
+
+/// Makes a secret of a run and returns its closed file.
+pub fn secret(dir: &Path, name: &str) -> io::Result<PathBuf> {
+    let path = dir.join(name);
     let mut options = OpenOptions::new();
     let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
     file.write_all(hex(16)?.as_bytes())?;

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_core::level::{Cause, Level, Scope};
@@ -25,7 +26,7 @@ use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
 use tandem_drain::redis::{Place, RedisSettings};
 use tandem_drain::sentry::SentrySettings;
-use tandem_drain::status::Registry;
+use tandem_drain::status::{Registry, SinkStatus};
 use tandem_drain::tail::Places;
 use tandem_drain::web::{Operator, WebSettings};
 use tandem_drain::{Hands, Plan};
@@ -337,7 +338,7 @@ impl Operator for AtDashboard {
 
 /// Returns the archive as configured, if it is.
 #[must_use]
-pub fn archive(config: &Config) -> Option<archive::Settings> {
+pub fn archive(config: &Config, page: Arc<SinkStatus>) -> Option<archive::Settings> {
     let wanted = config.archive.as_ref()?;
     let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
     Some(archive::Settings {
@@ -358,6 +359,7 @@ pub fn archive(config: &Config) -> Option<archive::Settings> {
         },
         read_run: table::run_info,
         hands: Pauser::of(config),
+        page,
     })
 }
 

@@ -26,6 +26,7 @@ pub mod routes;
 pub mod run_number;
 pub mod sanity;
 pub mod secrets;
+pub mod services;
 pub mod sim_control;
 pub mod stages;
 pub mod supervisor;

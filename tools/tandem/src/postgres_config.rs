@@ -14,7 +14,7 @@ use tandem_gateway::keys::Secret;
 
 use crate::config::Config;
 use crate::secrets::{self, SecretsError};
-use crate::table;
+use crate::{drain_role, table};
 
 /// Why there is no sink.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +199,7 @@ pub fn settings(config: &Config) -> Result<Settings, PostgresError> {
         batch: Duration::from_millis(postgres.batch_ms.into()),
         backoff_max: Duration::from_millis(postgres.backoff_max_ms.into()),
         latency_every: Duration::from_secs(postgres.latency_s.into()),
-        places: crate::drain_role::places(config),
+        places: drain_role::places(config),
         read_run: table::run_info,
     })
 }

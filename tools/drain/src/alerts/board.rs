@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::{Notice, State};
+use crate::standing::ChannelStands;
 
 /// Notices that are kept.
 const HISTORY_MAX: usize = 500;
@@ -35,6 +36,7 @@ struct Inside {
     rev: u64,
     standing: BTreeMap<String, NoticeView>,
     history: VecDeque<NoticeView>,
+    channels: Vec<ChannelStands>,
 }
 
 /// What stands and what was told; clones are the same board.
@@ -81,6 +83,17 @@ impl Board {
                 inside.history.pop_front();
             }
         }
+    }
+
+    /// Takes how the channels are.
+    pub fn put_channels(&self, channels: Vec<ChannelStands>) {
+        self.inside().channels = channels;
+    }
+
+    /// Returns how the channels are.
+    #[must_use]
+    pub fn channels(&self) -> Vec<ChannelStands> {
+        self.inside().channels.clone()
     }
 
     /// Returns the revision of the newest notice.

@@ -298,6 +298,7 @@ impl Sink for Alerts {
         }
         self.book.tick(look.now_ns, &mut self.notices);
         self.board.take(&self.notices);
+        self.board.put_channels(self.path.stands());
         self.path.tell(&mut self.notices);
     }
 

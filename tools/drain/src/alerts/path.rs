@@ -15,6 +15,7 @@ use super::wire::{Sender, Service};
 use super::{Condition, Notice, Rule, Severity};
 use crate::DrainError;
 use crate::plan::Hands;
+use crate::standing::ChannelStands;
 
 /// So many lost channels pause.
 const LOST_PAUSES: usize = 2;
@@ -95,6 +96,24 @@ impl Path {
     pub fn health(&self) -> impl Iterator<Item = (&str, Health)> {
         let all = self.members.iter().map(|member| &member.channel).chain(&self.heartbeat);
         all.map(|channel| (channel.name(), channel.health()))
+    }
+
+    /// Returns how every channel stands, for people.
+    #[must_use]
+    pub fn stands(&self) -> Vec<ChannelStands> {
+        let now = Instant::now();
+        let stands = |(name, health): (&str, Health)| {
+            let trouble = health.lost(now, self.lost_after);
+            ChannelStands {
+                name: name.to_owned(),
+                up: trouble.is_none(),
+                delivered: health.delivered,
+                failed: health.failed,
+                dropped: health.dropped,
+                trouble,
+            }
+        };
+        self.health().map(stands).collect()
     }
 
     /// Looks after the channels; what is wrong with them is added to what is wrong.

@@ -29,6 +29,8 @@ use super::writer::{ArchiveLock, ArchiveWriter, Format, Resume};
 use super::{ArchiveError, list_files};
 use crate::plan::Hands;
 use crate::run::ReadRun;
+use crate::source::now_ns;
+use crate::status::SinkStatus;
 use crate::{Look, Sink};
 
 /// While there is nothing to read.
@@ -67,12 +69,17 @@ pub struct Settings {
     pub read_run: ReadRun,
     /// What may be done to the run when durability is in doubt.
     pub hands: Option<Box<dyn Hands>>,
+    /// Where it tells how it is doing, as every sink does.
+    pub page: Arc<SinkStatus>,
 }
 
 /// The running archive: a sink of the drain that reads the journal itself.
 pub struct Archiver {
     stop: Arc<AtomicBool>,
     status: Arc<Status>,
+    sink: Arc<SinkStatus>,
+    /// The last record that the source gave.
+    seen: u64,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -89,7 +96,7 @@ impl Archiver {
             Err(_) => None,
         };
         let (stop, status) = (Arc::new(AtomicBool::new(false)), Arc::new(Status::default()));
-        let root = settings.root.clone();
+        let (root, sink) = (settings.root.clone(), Arc::clone(&settings.page));
         let worker = Worker {
             page: None,
             settings,
@@ -107,7 +114,7 @@ impl Archiver {
         let thread = thread
             .spawn(move || worker.run())
             .map_err(ArchiveError::io("start the thread of", root))?;
-        Ok(Archiver { stop, status, thread: Some(thread) })
+        Ok(Archiver { stop, status, sink, seen: 0, thread: Some(thread) })
     }
 
     /// Returns how it stands.
@@ -135,11 +142,17 @@ impl Archiver {
 }
 
 impl Sink for Archiver {
-    fn record(&mut self, _record: &Record, _is_past: bool) {}
+    // It reads the journal itself, from where the archive ends; this is for how far it is behind.
+    fn record(&mut self, record: &Record, _is_past: bool) {
+        self.seen = record.seq;
+    }
 
     fn lost(&mut self, _what: &str) {}
 
-    fn look(&mut self, _look: &Look) {}
+    fn look(&mut self, _look: &Look) {
+        let lag = self.seen.saturating_sub(self.status.now().durable_seq);
+        self.sink.lag(lag, lag.saturating_mul(tandem_shm::RECORD_BYTES as u64));
+    }
 
     fn close(&mut self, within: Duration) {
         if !self.stop(within) {
@@ -235,6 +248,7 @@ impl Worker {
             tracing::error!(state = state.name(), "archive: {why}");
             self.now.errors += 1;
             self.now.trouble = Some(why.to_owned());
+            self.settings.page.failed(why, true);
         }
         self.now.state = state;
         self.look();
@@ -245,6 +259,7 @@ impl Worker {
             tracing::info!("archive: over: {was}");
         }
         self.now.state = state;
+        self.settings.page.alive(now_ns());
     }
 
     fn wait(&mut self, time: Duration) {
@@ -555,6 +570,7 @@ impl Following {
             worker.well(State::Archiving);
         }
         worker.now.records += self.batch.len() as u64;
+        worker.settings.page.wrote(self.batch.len() as u64, self.since.elapsed(), now_ns());
         worker.now.written_bytes = worker.written_before + self.writer.bytes_written();
         if let Some(page) = &mut worker.page {
             page.committed(u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX));

@@ -106,6 +106,7 @@ pub fn settings(dir: &Dir) -> Settings {
         retention: Retention::default(),
         read_run: |_| Err("no run here".to_owned()),
         hands: None,
+        page: tandem_drain::status::Registry::default().register("archive"),
     }
 }
 

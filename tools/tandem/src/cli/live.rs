@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tandem_drain::standing::{self, ChannelStands, SinkStands};
 use tandem_feeds::tile::metric as feed_metric;
 
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
+use crate::config::Config;
 use crate::demo::{Percentiles, Report, RunStats};
+use crate::drain_role;
 use crate::engine_tile::metric;
+use crate::services::audit::ServicesReport;
 
 #[derive(Serialize)]
 struct Status {
@@ -20,8 +24,74 @@ struct Status {
     tiles_dead: Vec<String>,
     rejected: u64,
     outputs_lost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<DrainStatus>,
     #[serde(flatten)]
     report: Report,
+}
+
+/// How the drain stands, where one is configured.
+#[derive(Serialize)]
+struct DrainStatus {
+    running: bool,
+    /// Age of what follows; nothing where it never said anything.
+    age_ms: Option<i64>,
+    sinks: Vec<SinkStands>,
+    channels: Vec<ChannelStands>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+/// What is older is the last word of a drain that ended or hangs.
+const STANDS_MS_MAX: i64 = 5_000;
+
+fn drain_status(config: &Config) -> Option<DrainStatus> {
+    if !config.has_drain() {
+        return None;
+    }
+    let (found, trouble) = match standing::read(&config.run.dir) {
+        Ok(found) => (found, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let running = drain_role::is_running(config);
+    let age_ms = found.as_ref().map(|found| (crate::time::now_ns() - found.at_ns) / 1_000_000);
+    let found = found.unwrap_or_default();
+    Some(DrainStatus { running, age_ms, sinks: found.sinks, channels: found.channels, trouble })
+}
+
+fn print_drain(drain: &DrainStatus) {
+    let state = match (drain.running, drain.age_ms) {
+        (false, _) => "NOT RUNNING; what is shown of it is its last word".to_owned(),
+        (true, Some(age)) if STANDS_MS_MAX < age => format!("HANGS: silent for {} s", age / 1_000),
+        (true, None) => "starting".to_owned(),
+        (true, _) => "running".to_owned(),
+    };
+    let trouble =
+        |of: &Option<String>| of.as_ref().map_or(String::new(), |why| format!(" · {why}"));
+    print(format_args!("drain: {state}{}", trouble(&drain.trouble)));
+    for sink in &drain.sinks {
+        print(format_args!(
+            "  {:<9} {:<4} · {} records behind · {} rows · {} errors · {} dead letters{}",
+            sink.name,
+            if sink.up { "up" } else { "DOWN" },
+            sink.lag_records,
+            sink.written_rows,
+            sink.errors,
+            sink.dead_letters,
+            trouble(&sink.trouble),
+        ));
+    }
+    for channel in &drain.channels {
+        print(format_args!(
+            "  alerts to {:<9} {:<4} · {} delivered · {} failed · {} dropped{}",
+            channel.name,
+            if channel.up { "up" } else { "LOST" },
+            channel.delivered,
+            channel.failed,
+            channel.dropped,
+            trouble(&channel.trouble),
+        ));
+    }
 }
 
 /// `tandem status`.
@@ -49,6 +119,7 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
         tiles_dead: dead,
         rejected: counter(metric::REJECTED),
         outputs_lost: counter(metric::OUTPUTS_LOST),
+        drain: drain_status(&config),
         report,
     };
     if json {
@@ -96,6 +167,7 @@ pub fn status(config: &ConfigArg, json: bool) -> Done {
                 counter(feed_metric::UNCONFIRMED),
             ));
         }
+        status.drain.iter().for_each(print_drain);
     }
     Ok(if status.ok { Outcome::Ok } else { Outcome::Failed })
 }
@@ -143,6 +215,53 @@ pub fn print_demo(report: &Report) {
         report.replay.records,
         report.replay.records_per_second,
     ));
+    report.services.iter().for_each(print_services);
+}
+
+/// What the services hold beside what the journal says.
+fn print_services(services: &ServicesReport) {
+    print(format_args!("\nservices against the journal's {} records:", services.journal_seq));
+    let postgres = &services.postgres;
+    print(format_args!("{:<20} {:>12} {:>12}", "table", "PostgreSQL", "journal"));
+    for (table, rows) in &postgres.tables {
+        print(format_args!(
+            "{table:<20} {:>12} {:>12}  {}",
+            rows.postgres,
+            rows.journal,
+            if rows.postgres == rows.journal { "equal" } else { "DIFFERENT" },
+        ));
+    }
+    let all = if postgres.equal { "every table equal" } else { "TABLES DIFFER" };
+    print(format_args!(
+        "PostgreSQL  {all}; up to record {}; {} dead letters, {} gaps",
+        postgres.last_seq, postgres.dead_letters, postgres.gaps
+    ));
+    let redis = &services.redis;
+    print(format_args!(
+        "Redis       the last best prices of {} of {} books are the journal's; {} opportunities in the stream",
+        redis.equal, redis.books, redis.opportunities
+    ));
+    redis.differing.iter().for_each(|book| print(format_args!("  {book}")));
+    let archive = &services.archive;
+    print(format_args!(
+        "archive     durable up to record {}, {} bytes, chain {}, in {}",
+        archive.durable_seq,
+        archive.bytes,
+        if archive.chain_verified { "verified" } else { "NOT PROVEN" },
+        archive.dir.display(),
+    ));
+    let prometheus = &services.prometheus;
+    print(format_args!(
+        "Prometheus  target {}; {} scrapes, {} samples in the last one, {} series{}",
+        if prometheus.up { "up" } else { "DOWN" },
+        prometheus.scrapes,
+        prometheus.samples,
+        prometheus.series,
+        prometheus.trouble.as_ref().map_or(String::new(), |why| format!("; {why}")),
+    ));
+    let verdict =
+        if services.is_good() { "all of it is there, once" } else { "NOT ALL OF IT IS RIGHT" };
+    print(format_args!("services    {verdict}"));
 }
 
 /// What was traded, in a trader's words.

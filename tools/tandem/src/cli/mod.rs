@@ -142,7 +142,8 @@ enum Command {
     #[command(after_help = "Examples:
   tandem demo --for 30s                   trades live against simulated venues
   tandem demo --for 30s --mode paper
-  tandem demo --for 2m --seed 7 --json")]
+  tandem demo --for 2m --seed 7 --json
+  tandem demo --for 60s --with-services   PostgreSQL, Redis, Prometheus and an archive besides")]
     Demo {
         /// How long to run once all books are in sync: 30s, 2m, 1h.
         #[arg(long = "for", default_value = "30s", value_parser = duration)]
@@ -156,6 +157,13 @@ enum Command {
         /// Directory of the run; default: a new one below /dev/shm.
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Also PostgreSQL, Redis, Prometheus (Debian's packages) and an archive; at the end each is compared with
+        /// the journal.
+        #[arg(long)]
+        with_services: bool,
+        /// Their folder, on a disk; default: a new one below /var/tmp. The archive stays there.
+        #[arg(long, value_name = "DIR", requires = "with_services")]
+        services_dir: Option<PathBuf>,
         /// Print the report as one JSON object, last.
         #[arg(long)]
         json: bool,
@@ -455,13 +463,17 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Done {
     match command {
-        Command::Demo { run_for, seed, mode, dir, json } => {
+        Command::Demo { run_for, seed, mode, dir, with_services, services_dir, json } => {
             let stop = roles::stop_flag(None)?;
             let dir = dir.unwrap_or_else(|| {
                 PathBuf::from(format!("/dev/shm/tandem-demo-{}", std::process::id()))
             });
+            let services = with_services.then(|| {
+                let place = || format!("/var/tmp/tandem-demo-{}", std::process::id()).into();
+                services_dir.unwrap_or_else(place)
+            });
             let quiet = false;
-            demo_command(&demo::Options { run_for, seed, mode, dir, quiet, stop }, json)
+            demo_command(&demo::Options { run_for, seed, mode, dir, services, quiet, stop }, json)
         }
         Command::Sim(args) => roles::sim(&args),
         Command::Feed { venue, config, while_pid } => roles::feed(&config, &venue, while_pid),

@@ -15,6 +15,7 @@ use tandem_drain::model::Model;
 use tandem_drain::postgres::Postgres;
 use tandem_drain::redis::Redis;
 use tandem_drain::sentry::Sentry;
+use tandem_drain::standing::Standing;
 use tandem_drain::status::Registry;
 use tandem_drain::web::Web;
 use tandem_drain::{Drain, Sink};
@@ -565,7 +566,7 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         None => drain_role::silent_settings(&config),
     };
     let alerts = Alerts::start(&plan, settings, Pauser::of(&config)).map_err(Failure::usage)?;
-    let board = alerts.board();
+    let (board, told) = (alerts.board(), alerts.board());
     sinks.push(Box::new(alerts));
     let build = drain_role::build(&config).map_err(Failure::failed)?;
     let metrics = Metrics::new(&plan, build, registry.clone());
@@ -597,13 +598,17 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         let postgres = Postgres::start(&plan, settings, page).map_err(Failure::failed)?;
         sinks.push(Box::new(postgres));
     }
-    if let Some(settings) = drain_role::archive(&config) {
+    if config.archive.is_some()
+        && let Some(settings) = drain_role::archive(&config, registry.register("archive"))
+    {
         let archive = Archiver::start(settings, || Box::new(HostDisk));
         sinks.push(Box::new(archive.map_err(|error| match error {
             ArchiveError::Locked { .. } => Failure::refused(error),
             _ => Failure::failed(error),
         })?));
     }
+    // The last one: what it tells is what the others have just told.
+    sinks.push(Box::new(Standing::new(config.run.dir.clone(), registry, told)));
     let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
     while !stop.load(Ordering::Relaxed) {
         if !drain.turn() {

@@ -18,6 +18,7 @@ use super::{DemoError, Percentiles, Report, RunStats, percentiles};
 use crate::accounts::Accounts;
 use crate::config::{Config, Mode};
 use crate::demo_keys::ACCOUNT;
+use crate::records::Origin;
 use crate::trades::{Trades, denial_name};
 use crate::{echo, sim_control, truth};
 
@@ -72,10 +73,10 @@ struct Story {
 
 /// Adds what was traded to a report.
 pub fn add(report: &mut Report, config: &Config, control: SocketAddr) -> Result<(), DemoError> {
-    let journal = config.journal_dir();
+    let journal = Origin::of(config);
     let (mut stories, mut denials, mut group) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     let mut triggers: HashMap<(u16, u64), Record> = HashMap::new();
-    let trades = Trades::read_with(&journal, |record, _| {
+    let trades = Trades::read_with(journal.clone(), |record, _| {
         match record.kind() {
             Some(Kind::Round | Kind::Denial) => {
                 if record.part == 0 {
@@ -130,10 +131,10 @@ pub fn add(report: &mut Report, config: &Config, control: SocketAddr) -> Result<
     report.rounds = Some(rounds);
     report.orders = Some(orders(&trades));
     report.controls = Some(Controls { denials });
-    let accounts = Accounts::read(&journal)?;
+    let accounts = Accounts::read(journal.clone())?;
     report.pnl = Some(money(&accounts, control));
     if config.run.mode == Mode::Live {
-        let mut found = truth::compare(&journal, control, ACCOUNT)?;
+        let mut found = truth::compare(journal.clone(), control, ACCOUNT)?;
         if let Some(limits) = &config.limits {
             let price = |asset: &str| price(&accounts, control, asset, &limits.numeraire);
             truth::limits(limits, control, ACCOUNT, price, &mut found)?;
