@@ -17,6 +17,7 @@ pub mod live;
 pub mod opportunities;
 pub mod orders;
 pub mod postgres;
+pub mod report;
 pub mod roles;
 pub mod top;
 mod why;
@@ -292,6 +293,11 @@ Keys: p pause, K KILL, / filter, l latency, o orders, ? help, q quit. NO_COLOR i
     #[command(after_help = "Example:
   tandem pnl --journal DIR")]
     Pnl(account::AccountArgs),
+    /// Reports for people.
+    Report {
+        #[command(subcommand)]
+        command: report::ReportCommand,
+    },
     /// Tables for others: fills for the taxman, disposals, audit, ledger, opportunities; CSV or Parquet.
     #[command(after_help = "Examples:
   tandem export fills --year 2026 --out fills-2026.csv
@@ -495,6 +501,7 @@ fn dispatch(command: Command) -> Done {
         Command::Orders(args) => orders::run(&args),
         Command::Balances(args) => account::balances(&args),
         Command::Pnl(args) => account::pnl(&args),
+        Command::Report { command } => report::run(&command),
         Command::Export(args) => export::run(&args),
         Command::Latency(args) => latency::run(&args),
         Command::Journal { command } => journal::run(&command),

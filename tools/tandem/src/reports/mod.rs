@@ -6,13 +6,16 @@
 //!
 //! Not here: the command line (`crate::cli`), where records are (`crate::records`).
 
+pub mod daily;
 pub mod exact;
 pub mod exports;
 pub mod fills;
 pub mod lots;
+pub mod page;
 pub mod period;
 pub mod rates;
 pub mod rows;
 pub mod sheet;
+pub mod stories;
 
 pub use exact::Exact;
