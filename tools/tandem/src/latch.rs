@@ -22,7 +22,7 @@ use crate::time::now_ns;
 /// Name of the file in `run.state_dir`.
 const NAME: &str = "level.json";
 /// Every change, one line each, never cut: the operator's audit log.
-const LOG: &str = "level.log";
+pub const LOG: &str = "level.log";
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,6 +22,7 @@ pub mod postgres_config;
 pub mod progress;
 pub mod records;
 pub mod replay;
+pub mod reports;
 pub mod routes;
 pub mod run_number;
 pub mod sanity;

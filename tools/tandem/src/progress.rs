@@ -27,6 +27,20 @@ impl Progress {
         }))
     }
 
+    /// Begins a count of something whose end is not known.
+    #[must_use]
+    pub fn count(what: &'static str) -> Progress {
+        if !stderr().is_terminal() {
+            return Progress(None);
+        }
+        let bar = ProgressBar::new_spinner().with_message(what);
+        // As above.
+        Progress(Some(match ProgressStyle::with_template("{spinner} {msg}: {pos}, {per_sec}") {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }))
+    }
+
     /// Goes on by so much.
     pub fn add(&self, by: u64) {
         if let Some(bar) = &self.0 {

@@ -94,7 +94,7 @@ pub fn run(args: &LatencyArgs) -> Done {
 }
 
 /// Every tile's figures, in the order of an order's way.
-fn tiles(stats: &RunStats) -> Vec<(String, Snapshot)> {
+pub fn tiles(stats: &RunStats) -> Vec<(String, Snapshot)> {
     let feeds = stats.feeds().into_iter().map(|(venue, stats)| (venue.name().to_owned(), stats));
     let gateways = stats.gateways().into_iter();
     let gateways = gateways.map(|(venue, stats)| (format!("gateway.{}", venue.name()), stats));

@@ -8,6 +8,7 @@ pub mod alerts;
 pub mod books;
 pub mod check_limits;
 mod errors;
+pub mod export;
 pub mod journal;
 mod keys;
 pub mod latency;
@@ -16,6 +17,7 @@ pub mod live;
 pub mod opportunities;
 pub mod orders;
 pub mod postgres;
+pub mod report;
 pub mod roles;
 pub mod top;
 mod why;
@@ -299,6 +301,24 @@ Keys: p pause, K KILL, / filter, l latency, o orders, ? help, q quit. NO_COLOR i
     #[command(after_help = "Example:
   tandem pnl --journal DIR")]
     Pnl(account::AccountArgs),
+    /// Reports for people.
+    Report {
+        #[command(subcommand)]
+        command: report::ReportCommand,
+    },
+    /// Tables for others: fills for the taxman, disposals, audit, ledger, opportunities; CSV or Parquet.
+    #[command(after_help = "Examples:
+  tandem export fills --year 2026 --out fills-2026.csv
+  tandem export disposals --year 2026 --lots venue --opening-cost opening.csv --out disposals.csv
+  tandem export audit --since 2026-11-01 --until 2026-12-01 --out audit.csv
+  tandem export ledger --journal /var/lib/tandem/archive --format parquet --out ledger.parquet
+
+Cost is first in, first out. A trade of one asset against another disposes of one and acquires the other at
+the same worth in the numeraire: the middle of a book that trades it directly, as it stood (worth_source). A
+fee is a disposal of its asset, adds to what a purchase cost and takes off what a sale brought. Opening
+balances are lots at their worth when a book first told one, or what --opening-cost says. Exit code 5: the
+file is there, and something in it needs a look (no worth, no lot, or a difference to the ledger).")]
+    Export(export::ExportArgs),
     /// The latency histograms of a running system.
     #[command(after_help = "Examples:
   tandem latency                           since the start
@@ -493,6 +513,8 @@ fn dispatch(command: Command) -> Done {
         Command::Orders(args) => orders::run(&args),
         Command::Balances(args) => account::balances(&args),
         Command::Pnl(args) => account::pnl(&args),
+        Command::Report { command } => report::run(&command),
+        Command::Export(args) => export::run(&args),
         Command::Latency(args) => latency::run(&args),
         Command::Journal { command } => journal::run(&command),
         Command::Replay { path, verify: _, json } => replay_command(&path, json),

@@ -1,0 +1,125 @@
+//! `report`: one day for people: as text, as HTML, as JSON.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use tandem_shm::MetricValue;
+
+use super::latency::tiles;
+use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
+use crate::config::Config;
+use crate::demo::{RunStats, percentiles};
+use crate::records::Origin;
+use crate::reports::daily::{self, Daily, StageLine};
+use crate::reports::page;
+use crate::reports::period::{DAY_NS, read_day};
+use crate::reports::sheet::{SheetError, Whole};
+use crate::time::now_ns;
+
+/// Which report.
+#[derive(Subcommand, Debug)]
+pub enum ReportCommand {
+    /// One UTC day: result and fees, opportunities, cost of one leg, latency, incidents, reconciliation.
+    #[command(after_help = "Examples:
+  tandem report daily                                today, of the configured run
+  tandem report daily --day 2026-11-29 --html report.html
+  tandem report daily --journal /var/lib/tandem/archive --day 2026-11-29 --json")]
+    Daily(DailyArgs),
+}
+
+/// Which day, and in which form.
+#[derive(Args, Debug)]
+pub struct DailyArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Directory of a journal, an archive, or a journal's folder in one; default: the configured run's.
+    #[arg(long, value_name = "DIR")]
+    journal: Option<PathBuf>,
+    /// The day, YYYY-MM-DD in UTC; default: the last one with records.
+    #[arg(long)]
+    day: Option<String>,
+    /// Writes one self-contained HTML page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Replaces a page that is there.
+    #[arg(long, requires = "html")]
+    force: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `tandem report …`.
+pub fn run(command: &ReportCommand) -> Done {
+    let ReportCommand::Daily(args) = command;
+    let config = match &args.journal {
+        Some(_) => None,
+        None => Some(args.config.load()?),
+    };
+    let origin = match (&args.journal, &config) {
+        (Some(journal), _) => Origin::from(journal),
+        (None, Some(config)) => Origin::of(config),
+        (None, None) => return Err(Failure::usage("name a --journal or a --config")),
+    };
+    let day = match &args.day {
+        Some(day) => read_day(day).map_err(|wrong| Failure::usage(format!("--day {wrong}")))?,
+        None => daily::last_day(origin.clone())
+            .map_err(Failure::unreachable)?
+            .ok_or_else(|| Failure::failed("the journal has no records with a time"))?,
+    };
+    // Before the long reading: a place that is taken is told at once.
+    let whole = args.html.as_ref().map(|path| Whole::begin(path, args.force));
+    let whole = whole.transpose().map_err(refused)?;
+    let mut report = daily::read(origin, day).map_err(Failure::unreachable)?;
+    add_stages(&mut report, config.as_ref(), day);
+    if let (Some((whole, mut file)), Some(path)) = (whole, &args.html) {
+        let text = page::html(&page::of_day(&report));
+        file.write_all(text.as_bytes())
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        whole.finish(&file).map_err(refused)?;
+    }
+    match (args.json, &args.html) {
+        (true, _) => print_json(&report),
+        (false, Some(path)) => print(format_args!("{}: {} UTC", path.display(), report.day)),
+        (false, None) => print(page::text(&page::of_day(&report)).trim_end()),
+    }
+    Ok(if report.is_empty() { Outcome::Failed } else { Outcome::Ok })
+}
+
+fn refused(error: SheetError) -> Failure {
+    match error {
+        SheetError::Exists(_) => Failure::usage(error),
+        _ => Failure::failed(error),
+    }
+}
+
+/// Adds the stages of running processes where the day is today, and says what the figures are.
+fn add_stages(report: &mut Daily, config: Option<&Config>, day: i64) {
+    let kept = "Histograms of the stages are in no journal: with [postgres] they are in its table \
+                latency_intervals, day by day.";
+    let is_today = now_ns().div_euclid(DAY_NS) == day;
+    let stats = config
+        .filter(|_| is_today)
+        .map(|config| RunStats::open(config, Duration::from_millis(200)));
+    let why = match &stats {
+        None if config.is_none() => "A journal was named, not a run: only what its records say is told.",
+        None => "The day is over: of the stages since then only what records say is told.",
+        Some(Err(_)) => "Nothing runs now: of the stages only what records say is told.",
+        Some(Ok(_)) => "The stages of running processes count since their start, not since midnight.",
+    };
+    report.latency_note = format!("{why} {kept}");
+    let Some(Ok(stats)) = stats else { return };
+    for (process, snapshot) in tiles(&stats) {
+        for (metric, value) in snapshot.iter() {
+            if let MetricValue::Histogram(histogram) = value {
+                let since_start = percentiles(&histogram.to_hdr());
+                if since_start.count != 0 {
+                    let (process, stage) = (process.clone(), metric.name.clone());
+                    report.stages.push(StageLine { process, stage, since_start });
+                }
+            }
+        }
+    }
+}
