@@ -183,7 +183,7 @@ fn a_control_pages_and_an_operator_does_not() {
     assert_eq!(found[0].detail, "PAUSE: loss limit; C19 loss, evidence 77");
     world.record(control(Venue::Kraken as u8, Cause::Reconcile, Control::Drift), 5);
     world.level(|word| word.raised(Scope::Venue(Venue::Kraken), Level::Pause, Cause::Reconcile));
-    assert_eq!(world.at(5), [page(Rule::LOSS, ""), page(Rule::LEVEL, "kraken")]);
+    assert_eq!(world.at(5), [page(Rule::LOSS, ""), page(Rule::RECONCILE, "kraken")]);
     // Arming a venue ends what stood against it, and leaves the other.
     world.level(|word| word.lowered(Scope::Venue(Venue::Kraken), Level::Armed));
     assert_eq!(world.at(6), [page(Rule::LOSS, "")]);

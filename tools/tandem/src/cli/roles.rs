@@ -604,7 +604,8 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
             _ => Failure::failed(error),
         })?));
     }
-    let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
+    let source = tandem_drain::Source::new(plan).beside(drain_role::beside(&config, registry));
+    let mut drain = Drain::new(source, sinks);
     while !stop.load(Ordering::Relaxed) {
         if !drain.turn() {
             std::thread::sleep(DRAIN_TURN);
