@@ -398,6 +398,7 @@ pub struct AlertThresholds {
     pub unknown_s: u32,
     pub one_leg_s: u32,
     pub exposure_ppm: u32,
+    pub exposure_s: u32,
     pub dead_man_s: u32,
     pub resyncs_per_h: u32,
     pub rate_ppm: u32,
@@ -415,6 +416,7 @@ pub struct AlertThresholds {
     pub edge_rounds: u32,
     pub certificate_days: u32,
     pub key_age_days: u32,
+    pub report_min: u32,
 }
 
 impl Default for AlertThresholds {
@@ -423,6 +425,7 @@ impl Default for AlertThresholds {
             unknown_s: 10,
             one_leg_s: 5,
             exposure_ppm: 900_000,
+            exposure_s: 2,
             dead_man_s: 20,
             resyncs_per_h: 3,
             rate_ppm: 700_000,
@@ -440,6 +443,7 @@ impl Default for AlertThresholds {
             edge_rounds: 100,
             certificate_days: 14,
             key_age_days: 90,
+            report_min: 10,
         }
     }
 }
@@ -450,6 +454,7 @@ impl AlertThresholds {
             ("unknown_s", self.unknown_s, 1..=3_600),
             ("one_leg_s", self.one_leg_s, 1..=3_600),
             ("exposure_ppm", self.exposure_ppm, 1..=10_000_000),
+            ("exposure_s", self.exposure_s, 0..=3_600),
             ("dead_man_s", self.dead_man_s, 1..=3_600),
             ("resyncs_per_h", self.resyncs_per_h, 0..=64),
             ("rate_ppm", self.rate_ppm, 1..=1_000_000),
@@ -467,6 +472,7 @@ impl AlertThresholds {
             ("edge_rounds", self.edge_rounds, 1..=10_000),
             ("certificate_days", self.certificate_days, 0..=3_650),
             ("key_age_days", self.key_age_days, 0..=3_650),
+            ("report_min", self.report_min, 0..=1_439),
         ] {
             if !range.contains(&value) {
                 let rule = "is out of its range; `tandem config explain` tells it";
@@ -1419,7 +1425,10 @@ mod tests {
         let keys = full.as_object().expect("a table").keys();
         for key in keys.chain(channel.keys()).chain(thresholds.keys()) {
             let stands = |line: &str| line.starts_with(&format!("{key} = "));
-            assert!(key == "channel" || key == "thresholds" || text.lines().any(stands), "`{key}` is not there");
+            assert!(
+                key == "channel" || key == "thresholds" || text.lines().any(stands),
+                "`{key}` is not there"
+            );
         }
     }
 

@@ -238,6 +238,7 @@ fn thresholds(config: &Config) -> Thresholds {
         unknown: s(of.unknown_s),
         one_leg: s(of.one_leg_s),
         exposure_ppm: of.exposure_ppm.into(),
+        exposure_for: s(of.exposure_s),
         dead_man: s(of.dead_man_s),
         resyncs_per_h: of.resyncs_per_h as usize,
         rate_ppm: of.rate_ppm.into(),
@@ -255,6 +256,7 @@ fn thresholds(config: &Config) -> Thresholds {
         edge_rounds: of.edge_rounds as usize,
         certificate: s(of.certificate_days) * 86_400,
         key_age: s(of.key_age_days) * 86_400,
+        report_after: s(of.report_min) * 60,
         clock_offset: Duration::from_millis(offset_ms.into()),
     }
 }

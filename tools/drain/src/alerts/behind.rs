@@ -21,8 +21,6 @@ use crate::status::SinkLook;
 const S: i64 = 1_000_000_000;
 const MINUTE_NS: i64 = 60 * S;
 const DAY_NS: i64 = 86_400 * S;
-/// The day's report is told so long after midnight UTC (`reference/reliability.md` section 11.5).
-const REPORT_AFTER_NS: i64 = 600 * S;
 /// Opportunities whose size is remembered until their round ends.
 const SIZES_MAX: usize = 4_096;
 /// Counts of stalls of one process: one each look, over a minute.
@@ -119,7 +117,7 @@ impl Behind {
             let detail = format!("at {}", death.place);
             events.push(Condition::new(Rule::PANIC, death.role.as_str(), detail));
         }
-        self.report(look.now_ns, events);
+        self.report(look.now_ns, thresholds, events);
     }
 
     fn sink(
@@ -195,8 +193,8 @@ impl Behind {
         }
     }
 
-    fn report(&mut self, now_ns: i64, events: &mut Vec<Condition>) {
-        let over = (now_ns - REPORT_AFTER_NS).div_euclid(DAY_NS) - 1;
+    fn report(&mut self, now_ns: i64, thresholds: &Thresholds, events: &mut Vec<Condition>) {
+        let over = (now_ns.saturating_sub(ns(thresholds.report_after))).div_euclid(DAY_NS) - 1;
         let Some(before) = self.reported.replace(over) else { return };
         if over <= before {
             return;

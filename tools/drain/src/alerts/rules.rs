@@ -46,6 +46,9 @@ pub struct Thresholds {
     pub one_leg: Duration,
     /// Exposure as a share of its limit.
     pub exposure_ppm: i64,
+    /// Exposure may be above that for so long: orders in flight count with their worst end, and C8 lets them come
+    /// near the limit for the fraction of a second that they live.
+    pub exposure_for: Duration,
     /// What must be left of a dead-man switch.
     pub dead_man: Duration,
     /// Resynchronisations of one instrument in an hour.
@@ -82,6 +85,8 @@ pub struct Thresholds {
     pub certificate: Duration,
     /// A key's file may be so old.
     pub key_age: Duration,
+    /// The day's report is told so long after midnight UTC.
+    pub report_after: Duration,
 }
 
 impl Default for Thresholds {
@@ -91,6 +96,7 @@ impl Default for Thresholds {
             unknown: s(10),
             one_leg: s(5),
             exposure_ppm: 900_000,
+            exposure_for: s(2),
             dead_man: s(20),
             resyncs_per_h: 3,
             rate_ppm: 700_000,
@@ -109,6 +115,7 @@ impl Default for Thresholds {
             edge_rounds: 100,
             certificate: s(14 * 86_400),
             key_age: s(90 * 86_400),
+            report_after: s(600),
         }
     }
 }
@@ -166,6 +173,8 @@ pub struct Rules {
     /// Since when a killed venue has neither a proof nor one under way.
     unproven_ns: BTreeMap<Venue, i64>,
     full_ns: i64,
+    /// Since when exposure is near its limit.
+    exposed_ns: Option<i64>,
     behind: Behind,
 }
 
@@ -199,6 +208,7 @@ impl Rules {
             budget_low_ns: BTreeMap::new(),
             unproven_ns: BTreeMap::new(),
             full_ns: 0,
+            exposed_ns: None,
             behind: Behind::default(),
         }
     }
@@ -314,7 +324,9 @@ impl Rules {
     }
 
     fn on_round(&mut self, group: &[Record]) {
-        let (Some(round), Some(record)) = (RoundReport::decode(group), group.last()) else { return };
+        let (Some(round), Some(record)) = (RoundReport::decode(group), group.last()) else {
+            return;
+        };
         match round.stage {
             Stage::Settled => drop(self.rounds.remove(&round.id)),
             // Legs that are out are not uneven yet.
@@ -656,10 +668,15 @@ impl Rules {
 
     fn engine(&mut self, look: &Look, out: &mut Vec<Condition>) {
         let Some(now) = look.engine else { return };
-        if let Some(share) = now.exposure_ppm.filter(|share| self.thresholds.exposure_ppm < *share)
-        {
-            let detail = format!("{} % of its limit", share / 10_000);
-            out.push(Condition::new(Rule::EXPOSURE, "", detail));
+        match now.exposure_ppm.filter(|share| self.thresholds.exposure_ppm < *share) {
+            None => self.exposed_ns = None,
+            Some(share) => {
+                let since_ns = *self.exposed_ns.get_or_insert(look.now_ns);
+                if ns(self.thresholds.exposure_for) <= passed(look.now_ns, since_ns) {
+                    let detail = format!("{} % of its limit", share / 10_000);
+                    out.push(Condition::new(Rule::EXPOSURE, "", detail));
+                }
+            }
         }
         if let Some(before) = self.engine.replace(now) {
             // Smaller figures are those of another engine.
