@@ -42,14 +42,15 @@ pub fn unix_ns(text: &[u8]) -> Option<i64> {
     Some((days * 86_400 + hour * 3600 + minute * 60 + second - offset_s) * 1_000_000_000 + nanos)
 }
 
-fn number(digits: &[u8]) -> Option<i64> {
+/// Reads digits as a number; nothing where one is none.
+pub(crate) fn number(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0i64, |value, byte| {
         byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0'))
     })
 }
 
 /// Days since 1970-01-01 of a Gregorian date (Howard Hinnant's public-domain algorithm).
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let of_era = year.rem_euclid(400);

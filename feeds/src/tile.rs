@@ -154,6 +154,8 @@ pub mod metric {
     pub const BOOKS: &str = "feed_book_count";
     /// Books in sync.
     pub const BOOKS_LIVE: &str = "feed_book_live_count";
+    /// When the venue's certificate ends, as it was shown at the last connect, UNIX seconds; 0 without TLS.
+    pub const CERTIFICATE: &str = "feed_certificate_ends_seconds";
     /// From the kernel's stamp to the read's return, ns.
     pub const KERNEL_NS: &str = "feed_kernel_ns";
     /// From the read's return to the last record of the message published, ns.
@@ -172,6 +174,7 @@ struct Stats {
     books: GaugeHandle,
     books_live: GaugeHandle,
     standby_live: GaugeHandle,
+    certificate: GaugeHandle,
     kernel_ns: HistogramHandle,
     decode_ns: HistogramHandle,
     turn_ns: HistogramHandle,
@@ -200,6 +203,7 @@ impl Stats {
             counters.iter().map(|(name, unit, _)| Metric::counter(*name, *unit)).collect();
         let gauges = [metric::BOOKS, metric::BOOKS_LIVE, metric::STANDBY_LIVE];
         metrics.extend(gauges.map(|name| Metric::gauge(name, "book")));
+        metrics.push(Metric::gauge(metric::CERTIFICATE, "s"));
         let histograms = [metric::KERNEL_NS, metric::DECODE_NS, metric::TURN_NS];
         metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
         let mut writer = StatsWriter::create(dir, name, &metrics)?;
@@ -212,6 +216,7 @@ impl Stats {
             books: writer.gauge(metric::BOOKS).expect(missing),
             books_live: writer.gauge(metric::BOOKS_LIVE).expect(missing),
             standby_live: writer.gauge(metric::STANDBY_LIVE).expect(missing),
+            certificate: writer.gauge(metric::CERTIFICATE).expect(missing),
             kernel_ns: writer.histogram(metric::KERNEL_NS).expect(missing),
             decode_ns: writer.histogram(metric::DECODE_NS).expect(missing),
             turn_ns: writer.histogram(metric::TURN_NS).expect(missing),
@@ -495,6 +500,9 @@ impl FeedTile {
             peer.more = false;
             match peer.connection.poll() {
                 Event::Opened => {
+                    // Looked at once a connection, before anything is read from it.
+                    let ends_s = peer.connection.certificate_ends_s().unwrap_or(0);
+                    self.stats.certificate.set(ends_s);
                     let now_ns = unix_now_ns();
                     self.machine.on_open(conn, now_ns);
                     self.act(now_ns);

@@ -53,6 +53,8 @@ pub mod metric {
     pub const RECONCILIATIONS: &str = "gateway_reconciliation_total";
     /// Connections lost.
     pub const DISCONNECTS: &str = "gateway_disconnect_total";
+    /// When the venue's certificate ends, as it was shown at the last connect, UNIX seconds; 0 without TLS.
+    pub const CERTIFICATE: &str = "gateway_certificate_ends_seconds";
     /// Orders of the venue to wait.
     pub const SUSPENSIONS: &str = "gateway_suspension_total";
     /// Records reported.
@@ -109,6 +111,7 @@ pub struct Stats {
     foreign_open: GaugeHandle,
     budget: GaugeHandle,
     session: GaugeHandle,
+    certificate: GaugeHandle,
     /// Tick to order.
     pub tick_to_order: HistogramHandle,
     /// Ring to socket.
@@ -136,6 +139,7 @@ impl Stats {
         metrics.push(Metric::gauge(metric::FOREIGN_OPEN, "order"));
         metrics.push(Metric::gauge(metric::BUDGET, "order"));
         metrics.push(Metric::gauge(metric::SESSION, "state"));
+        metrics.push(Metric::gauge(metric::CERTIFICATE, "s"));
         let histograms = [metric::TICK_TO_ORDER, metric::RING_TO_SOCKET, metric::REPLY];
         metrics.extend(histograms.map(|name| Metric::histogram(name, "ns")));
         let mut writer = StatsWriter::create(dir, name, &metrics)?;
@@ -149,11 +153,17 @@ impl Stats {
             foreign_open: writer.gauge(metric::FOREIGN_OPEN).expect(missing),
             budget: writer.gauge(metric::BUDGET).expect(missing),
             session: writer.gauge(metric::SESSION).expect(missing),
+            certificate: writer.gauge(metric::CERTIFICATE).expect(missing),
             tick_to_order: writer.histogram(metric::TICK_TO_ORDER).expect(missing),
             ring_to_socket: writer.histogram(metric::RING_TO_SOCKET).expect(missing),
             reply: writer.histogram(metric::REPLY).expect(missing),
             writer,
         })
+    }
+
+    /// Shows when the certificate of a connection that was just made ends, UNIX seconds; 0 without TLS.
+    pub fn connected(&mut self, certificate_ends_s: i64) {
+        self.certificate.set(certificate_ends_s);
     }
 
     /// Shows what has changed.

@@ -508,6 +508,8 @@ impl GatewayTile {
             peer.more = false;
             match peer.connection.poll() {
                 Event::Opened => {
+                    // Looked at once a connection, before anything is sent on it.
+                    self.stats.connected(peer.connection.certificate_ends_s().unwrap_or(0));
                     let now_ns = unix_now_ns();
                     self.gateway.on_open(conn, now_ns);
                     self.act(now_ns);

@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod certificate;
 pub mod http;
 pub mod resolve;
 pub mod sockopt;

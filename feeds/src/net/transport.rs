@@ -86,6 +86,13 @@ impl Transport {
         Ok(Transport { tcp, tls, staged: Vec::with_capacity(4 << 10) })
     }
 
+    /// Returns when the other side's certificate ends, UNIX seconds; nothing without TLS or before it was shown.
+    #[must_use]
+    pub fn certificate_ends_s(&self) -> Option<i64> {
+        let chain = self.tls.as_ref()?.peer_certificates()?;
+        super::certificate::ends_s(chain.first()?.as_ref())
+    }
+
     /// Puts bytes ready, encrypted, without a system call: what is left to do is [`Transport::commit`].
     /// Refused with `WouldBlock` while earlier bytes wait, so that nothing leaves later than it was
     /// decided.

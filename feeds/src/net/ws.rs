@@ -138,6 +138,15 @@ impl Connection {
         }
     }
 
+    /// Returns when the other side's certificate ends, UNIX seconds; nothing without TLS or before it is open.
+    #[must_use]
+    pub fn certificate_ends_s(&self) -> Option<i64> {
+        match &self.state {
+            State::Open(socket) => socket.get_ref().certificate_ends_s(),
+            _ => None,
+        }
+    }
+
     /// Returns whether messages can be sent.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -10,7 +10,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -25,7 +24,7 @@ use tandem_gateway::keys::Secret;
 
 use crate::alerts::http::{Answer, Client};
 use crate::source::{Look, now_ns};
-use crate::spool::{self, FILE_BYTES_MAX, LINE_BYTES_MAX, Line, What};
+use crate::spool::{self, Line, What};
 use crate::status::SinkStatus;
 use crate::{DrainError, Sink};
 
@@ -182,7 +181,7 @@ impl Forwarder {
         let mut waiting = 0;
         let mut pause = None;
         for (path, name) in files.iter().zip(&names) {
-            let lines = new_lines(path, self.sent.get(name).copied().unwrap_or(0));
+            let lines = spool::new_lines(path, self.sent.get(name).copied().unwrap_or(0));
             for (line, end) in lines {
                 if pause.is_some() {
                     waiting += 1;
@@ -290,27 +289,6 @@ fn limit(header: &str) -> Option<Duration> {
 
 fn name_of(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_str()?.to_owned())
-}
-
-/// Returns the whole lines from a place on, each with where it ends.
-fn new_lines(path: &Path, from: u64) -> Vec<(Vec<u8>, u64)> {
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|mut file| {
-        file.seek(SeekFrom::Start(from))?;
-        file.take(FILE_BYTES_MAX + LINE_BYTES_MAX as u64).read_to_end(&mut bytes)
-    });
-    if read.is_err() {
-        return Vec::new();
-    }
-    let mut at = from;
-    bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .filter(|line| line.ends_with(b"\n"))
-        .map(|line| {
-            at += line.len() as u64;
-            (line.to_vec(), at)
-        })
-        .collect()
 }
 
 /// Whether its process is gone: nothing more will come.

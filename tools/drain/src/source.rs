@@ -7,12 +7,12 @@
 //! Not here: what any of it means (`alerts`).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tandem_core::level::LevelWord;
 use tandem_core::record::{Record, Venue};
-use tandem_feeds::tile::record_schema;
+use tandem_feeds::tile::{metric as feed_metric, record_schema};
 use tandem_gateway::stats::metric as gateway_metric;
 use tandem_gateway::warden::Verdict;
 use tandem_shm::{
@@ -20,8 +20,12 @@ use tandem_shm::{
     StatsReader, tsc,
 };
 
-use crate::archive::checkpoint;
+use crate::archive::status::{self as archive_status, metric as archive_metric};
+use crate::archive::{self, checkpoint};
+use crate::metrics::pages::long_turns;
 use crate::plan::{Plan, Seen};
+use crate::spool::{self, Line, What};
+use crate::status::{Registry, SinkLook};
 
 /// Records of one turn: some tens of milliseconds on a busy host.
 const RECORDS_PER_TURN: usize = 65_536;
@@ -33,6 +37,10 @@ const ATTACH_EVERY: Duration = Duration::from_secs(1);
 const STALLED_FOR: Duration = Duration::from_secs(5);
 /// A process on the control page that did not beat for so long does not live.
 const BEAT_NS_MAX: i64 = 1_000_000_000;
+/// Between two looks at files: keys, and what processes wrote down at their end.
+const FILES_EVERY: Duration = Duration::from_secs(1);
+/// Deaths of one look; more of them are in the files.
+const DEATHS_MAX: usize = 16;
 /// The rate of the journal is taken over this time.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
@@ -110,6 +118,32 @@ pub struct JournalLook {
     pub lag: u64,
 }
 
+/// The archive at a look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveLook {
+    /// What it does.
+    pub state: archive::State,
+    /// Age of the oldest record that is not durable yet, ns.
+    pub lag_ns: i64,
+    /// Free share of its disk, ppm.
+    pub free_ppm: i64,
+    /// Whether trading should pause for it.
+    pub wants_pause: bool,
+}
+
+/// A process ended in a way that nobody wanted, as it or its supervisor wrote down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Which process.
+    pub role: String,
+    /// When, UNIX ns.
+    pub at_ns: i64,
+    /// What happened.
+    pub what: What,
+    /// Where in the source.
+    pub place: String,
+}
+
 /// How everything stands.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
@@ -131,6 +165,18 @@ pub struct Look {
     pub engine: Option<EngineLook>,
     /// The journal.
     pub journal: JournalLook,
+    /// The sinks of this drain.
+    pub sinks: Vec<SinkLook>,
+    /// The archive; nothing where there is none.
+    pub archive: Option<ArchiveLook>,
+    /// Turns of a loop that took longer than 200 us, by process, since it started.
+    pub stalls: BTreeMap<String, u64>,
+    /// When the venues' certificates end as they were last shown, UNIX seconds, by process.
+    pub certificates: BTreeMap<String, i64>,
+    /// When the files of keys were last changed, UNIX ns, by whose they are.
+    pub keys: BTreeMap<String, i64>,
+    /// Deaths that were written down since the last look.
+    pub deaths: Vec<Death>,
 }
 
 /// The wall clock, UNIX ns.
@@ -168,9 +214,23 @@ impl Page {
     }
 }
 
+/// What else is looked at, beside the run: nothing, unless somebody says so.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// Pages of this drain's sinks.
+    pub registry: Registry,
+    /// Files of keys: whose they are, and where.
+    pub keys: Vec<(String, PathBuf)>,
+}
+
 /// Follows a run.
 pub struct Source {
     plan: Plan,
+    beside: Beside,
+    keys: BTreeMap<String, i64>,
+    /// How far each file of the spool was read.
+    read: BTreeMap<PathBuf, u64>,
+    next_files: Instant,
     started_ns: i64,
     journal: Option<JournalReader<Record>>,
     /// The next sequence to read, kept while there is no reader.
@@ -201,9 +261,14 @@ impl Source {
             pages.push(Page::named(tandem_gateway::tile::stats_name(*venue)));
             pages.push(Page::named(tandem_feeds::tile::stats_name(venue.name())));
         }
+        pages.push(Page::named(archive_status::STATS.to_owned()));
         let now = Instant::now();
         Source {
             plan,
+            beside: Beside::default(),
+            keys: BTreeMap::new(),
+            read: BTreeMap::new(),
+            next_files: now,
             started_ns: now_ns(),
             journal: None,
             next_seq: 0,
@@ -219,6 +284,12 @@ impl Source {
             mark: (now, 0),
             per_s: None,
         }
+    }
+
+    /// Looks at this too.
+    #[must_use]
+    pub fn beside(self, beside: Beside) -> Source {
+        Source { beside, ..self }
     }
 
     /// Reads what the journal has, up to a bound; returns whether there is more.
@@ -366,7 +437,17 @@ impl Source {
             feed_disconnects: BTreeMap::new(),
             engine,
             journal: self.journal_look(),
+            sinks: self.beside.registry.look(),
+            archive: self.archive(),
+            stalls: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            deaths: self.files(),
         };
+        look.keys.clone_from(&self.keys);
+        let stalls = self.page(&self.plan.names.engine_stats);
+        let stalls = stalls.and_then(|engine| engine.counter("engine_stall_total"));
+        look.stalls.extend(stalls.map(|stalls| ("engine".to_owned(), stalls)));
         for part in &self.plan.parts {
             let (life, generation, config) = self.life(&part.seen, now);
             let (name, venue) = (part.name.clone(), part.venue);
@@ -381,16 +462,67 @@ impl Source {
             }
             if let Some(stats) = self.page(&tandem_gateway::tile::stats_name(*venue)) {
                 look.gateways.insert(*venue, gateway(&stats));
+                let ends_s = stats.gauge(gateway_metric::CERTIFICATE);
+                let name = format!("gateway {}", venue.name());
+                look.certificates.extend(ends_s.map(|ends_s| (name, ends_s)));
             }
-            let feed = self.page(&tandem_feeds::tile::stats_name(venue.name()));
-            let lost = feed.and_then(|s| s.counter(tandem_feeds::tile::metric::DISCONNECTS));
-            look.feed_disconnects.extend(lost.map(|lost| (*venue, lost)));
+            if let Some(stats) = self.page(&tandem_feeds::tile::stats_name(venue.name())) {
+                let lost = stats.counter(feed_metric::DISCONNECTS);
+                look.feed_disconnects.extend(lost.map(|lost| (*venue, lost)));
+                let name = format!("feed {}", venue.name());
+                let ends_s = stats.gauge(feed_metric::CERTIFICATE);
+                look.certificates.extend(ends_s.map(|ends_s| (name.clone(), ends_s)));
+                let turns = stats.histogram(feed_metric::TURN_NS);
+                look.stalls.extend(turns.map(|turns| (name, long_turns(turns))));
+            }
         }
         Some(look)
     }
 
     fn page(&self, name: &str) -> Option<Snapshot> {
         self.pages.iter().find(|page| page.name == name)?.snapshot()
+    }
+
+    fn archive(&self) -> Option<ArchiveLook> {
+        let stats = self.page(archive_status::STATS)?;
+        let gauge = |name: &str| stats.gauge(name).unwrap_or(0);
+        Some(ArchiveLook {
+            state: archive::State::from_tag(gauge(archive_metric::STATE))?,
+            lag_ns: gauge(archive_metric::LAG_NS),
+            free_ppm: gauge(archive_metric::FREE_PPM),
+            wants_pause: gauge(archive_metric::PAUSE) != 0,
+        })
+    }
+
+    /// Looks at files, if it is time; returns deaths that were not told yet.
+    fn files(&mut self) -> Vec<Death> {
+        if Instant::now() < self.next_files {
+            return Vec::new();
+        }
+        self.next_files = Instant::now() + FILES_EVERY;
+        for (whose, path) in &self.beside.keys {
+            // Its modification alone: a key that is written anew is a new one. What cannot be seen has no age.
+            let changed = std::fs::metadata(path).and_then(|found| found.modified());
+            let since = changed.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let ns = since.and_then(|since| i64::try_from(since.as_nanos()).ok());
+            self.keys.extend(ns.map(|ns| (whose.clone(), ns)));
+        }
+        let files = spool::files(&self.plan.dir.join(spool::FOLDER)).unwrap_or_default();
+        self.read.retain(|path, _| files.contains(path));
+        let mut deaths = Vec::new();
+        for path in files {
+            let from = self.read.get(&path).copied().unwrap_or(0);
+            for (text, end) in spool::new_lines(&path, from) {
+                self.read.insert(path.clone(), end);
+                let Ok(line) = serde_json::from_slice::<Line>(&text) else { continue };
+                let is_news = self.started_ns <= line.at_ns;
+                if is_news && line.what == What::Panic && deaths.len() < DEATHS_MAX {
+                    let Line { role, at_ns, what, place, .. } = line;
+                    deaths.push(Death { role, at_ns, what, place });
+                }
+            }
+        }
+        deaths
     }
 
     fn engine(&self) -> Option<EngineLook> {

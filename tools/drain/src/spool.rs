@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -244,6 +244,28 @@ pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = entries.filter(|path| begun(path).is_some()).collect();
     files.sort_by_key(|path| begun(path).unwrap_or(0));
     Ok(files)
+}
+
+/// Returns the whole lines from a place on, each with where it ends.
+#[must_use]
+pub fn new_lines(path: &Path, from: u64) -> Vec<(Vec<u8>, u64)> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(from))?;
+        file.take(FILE_BYTES_MAX + LINE_BYTES_MAX as u64).read_to_end(&mut bytes)
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
+    let mut at = from;
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"))
+        .map(|line| {
+            at += line.len() as u64;
+            (line.to_vec(), at)
+        })
+        .collect()
 }
 
 thread_local! {

@@ -35,6 +35,7 @@ pub struct SinkStatus {
     up: AtomicBool,
     lag_records: AtomicU64,
     lag_bytes: AtomicU64,
+    lag_ns: AtomicI64,
     backlog_rows: AtomicU64,
     written_rows: AtomicU64,
     conflated: AtomicU64,
@@ -57,6 +58,8 @@ pub struct SinkLook {
     pub lag_records: u64,
     /// The same in bytes.
     pub lag_bytes: u64,
+    /// Age of the oldest of them, ns; 0 where that is not known.
+    pub lag_ns: i64,
     /// Rows (or messages) that it holds and has not handed over yet.
     pub backlog_rows: u64,
     /// Rows (or messages) that it has handed over since it started.
@@ -84,6 +87,7 @@ impl SinkStatus {
             up: AtomicBool::new(false),
             lag_records: AtomicU64::new(0),
             lag_bytes: AtomicU64::new(0),
+            lag_ns: AtomicI64::new(0),
             backlog_rows: AtomicU64::new(0),
             written_rows: AtomicU64::new(0),
             conflated: AtomicU64::new(0),
@@ -100,6 +104,11 @@ impl SinkStatus {
     pub fn lag(&self, records: u64, bytes: u64) {
         self.lag_records.store(records, Relaxed);
         self.lag_bytes.store(bytes, Relaxed);
+    }
+
+    /// Tells how old the oldest record is that it has not made durable, ns.
+    pub fn behind(&self, ns: i64) {
+        self.lag_ns.store(ns, Relaxed);
     }
 
     /// Tells how many rows it holds that are not handed over.
@@ -153,6 +162,7 @@ impl SinkStatus {
             up: self.up.load(Relaxed),
             lag_records: self.lag_records.load(Relaxed),
             lag_bytes: self.lag_bytes.load(Relaxed),
+            lag_ns: self.lag_ns.load(Relaxed),
             backlog_rows: self.backlog_rows.load(Relaxed),
             written_rows: self.written_rows.load(Relaxed),
             conflated: self.conflated.load(Relaxed),

@@ -378,6 +378,7 @@ fn stream(admin: &mut Connection) -> Vec<(u64, String)> {
     entries.into_iter().map(read).collect()
 }
 
+/// Row SEC-13.
 #[test]
 fn what_is_there_is_the_last_of_every_book_and_the_user_may_do_nothing_else() {
     if !is_installed() {
@@ -421,7 +422,7 @@ fn what_is_there_is_the_last_of_every_book_and_the_user_may_do_nothing_else() {
     let message: String = listener.get_message().unwrap().get_payload().unwrap();
     let message: serde_json::Value = serde_json::from_str(&message).unwrap();
     assert!(message["venue"].is_string() && message["bid"].is_string(), "{message}");
-    // Row SEC-13: the user's rights end at its prefix and its commands.
+    // The user's rights end at its prefix and its commands.
     let mut tandem = server.open("tandem", PASSWORD).unwrap();
     for refused in [
         &["FLUSHALL"][..],

@@ -12,17 +12,24 @@ use std::path::PathBuf;
 use tandem_core::account::{Session, SessionState};
 use tandem_core::controls::Control;
 use tandem_core::engine::CONTROL_REASON;
+use tandem_core::graph::CycleKind;
 use tandem_core::instrument::AssetId;
 use tandem_core::level::{Cause, Level, LevelWord, Scope};
 use tandem_core::order::{DoneStatus, OrderKey, Report, UnknownCause};
 use tandem_core::record::{BookState, Kind, Reason, Record, Venue, flag};
+use tandem_core::report::Phase;
 use tandem_core::round::{Round, RoundReport, Stage};
 use tandem_core::units::{Amount, Qty};
 use tandem_drain::Plan;
 use tandem_drain::alerts::rules::{Rules, Thresholds};
 use tandem_drain::alerts::{Condition, Rule, Severity};
+use tandem_drain::archive::State;
 use tandem_drain::plan::Names;
-use tandem_drain::source::{EngineLook, GatewayLook, JournalLook, Life, Look, PartLook};
+use tandem_drain::source::{
+    ArchiveLook, Death, EngineLook, GatewayLook, JournalLook, Life, Look, PartLook,
+};
+use tandem_drain::spool::What;
+use tandem_drain::status::SinkLook;
 use tandem_gateway::warden::Verdict;
 
 const S: i64 = 1_000_000_000;
@@ -183,7 +190,7 @@ fn a_control_pages_and_an_operator_does_not() {
     assert_eq!(found[0].detail, "PAUSE: loss limit; C19 loss, evidence 77");
     world.record(control(Venue::Kraken as u8, Cause::Reconcile, Control::Drift), 5);
     world.level(|word| word.raised(Scope::Venue(Venue::Kraken), Level::Pause, Cause::Reconcile));
-    assert_eq!(world.at(5), [page(Rule::LOSS, ""), page(Rule::LEVEL, "kraken")]);
+    assert_eq!(world.at(5), [page(Rule::LOSS, ""), page(Rule::RECONCILE, "kraken")]);
     // Arming a venue ends what stood against it, and leaves the other.
     world.level(|word| word.lowered(Scope::Venue(Venue::Kraken), Level::Armed));
     assert_eq!(world.at(6), [page(Rule::LOSS, "")]);
@@ -368,17 +375,179 @@ fn figures_of_the_engine() {
     engine.exposure_ppm = Some(900_001);
     engine.overruns = 1;
     world.look.engine = Some(engine);
-    assert_eq!(world.at(2), [page(Rule::EXPOSURE, "")]);
+    assert_eq!(world.at(2), [], "orders in flight may come near it for a moment");
     assert_eq!(world.events(), [event(Rule::LAP, "")]);
+    assert_eq!(world.at(3), []);
+    assert_eq!(world.at(4), [page(Rule::EXPOSURE, "")]);
+    world.look.engine = Some(EngineLook { exposure_ppm: Some(900_000), ..engine });
+    assert_eq!(world.at(5), []);
+    world.look.engine = Some(engine);
+    assert_eq!(world.at(6), [], "it counts anew");
     engine = EngineLook { exposure_ppm: None, ..EngineLook::default() };
     world.look.engine = Some(engine);
-    assert_eq!(world.at(3), [], "another engine counts anew");
+    assert_eq!(world.at(13), [], "another engine counts anew");
     (engine.journal_full, engine.outputs_lost) = (10, 1);
     world.look.engine = Some(engine);
-    assert_eq!(world.at(4), [page(Rule::JOURNAL_FULL, "")]);
+    assert_eq!(world.at(14), [page(Rule::JOURNAL_FULL, "")]);
     assert_eq!(world.events(), [event(Rule::JOURNAL_FULL, "outputs")]);
-    assert_eq!(world.at(5), [page(Rule::JOURNAL_FULL, "")]);
-    assert_eq!(world.at(6), []);
+    assert_eq!(world.at(15), [page(Rule::JOURNAL_FULL, "")]);
+    assert_eq!(world.at(16), []);
+}
+
+fn sink(name: &'static str, up: bool, trouble: Option<&str>) -> SinkLook {
+    SinkLook { name, up, trouble: trouble.map(str::to_owned), ..SinkLook::default() }
+}
+
+#[test]
+fn sinks_that_are_gone_behind_or_refused() {
+    let mut world = World::new();
+    for (name, rule) in
+        [("postgres", Rule::DATABASE), ("redis", Rule::REDIS), ("sentry", Rule::SENTRY)]
+    {
+        world.look.sinks = vec![sink(name, false, None)];
+        assert_eq!(world.at(100), [], "{name} is starting");
+        world.look.sinks = vec![sink(name, false, Some("canary of its answer"))];
+        assert_eq!(world.at(100), []);
+        assert_eq!(world.at(129), []);
+        let found = world.conditions(130);
+        assert_eq!((found[0].rule, found[0].severity), (rule, Severity::Ticket));
+        assert!(!found[0].detail.contains("canary"), "another side's text is not told");
+        world.look.sinks = vec![sink(name, true, None)];
+        assert_eq!(world.at(131), []);
+    }
+    let mut database = sink("postgres", true, None);
+    (database.lag_records, database.lag_ns) = (7, 599 * S);
+    world.look.sinks = vec![database.clone()];
+    assert_eq!(world.at(200), []);
+    database.lag_ns = 600 * S;
+    database.dead_letters = 2;
+    world.look.sinks = vec![database];
+    assert_eq!(world.at(201), [ticket(Rule::BACKLOG, "")]);
+    assert_eq!(world.events(), [event(Rule::DEAD_LETTER, "postgres")]);
+    assert_eq!(world.at(202), [ticket(Rule::BACKLOG, "")]);
+    assert_eq!(world.events(), [], "each is told once");
+}
+
+#[test]
+fn an_archive_that_stands_still_is_late_or_has_no_room() {
+    let mut world = World::new();
+    let well = ArchiveLook {
+        state: State::Archiving,
+        lag_ns: 10 * S - 1,
+        free_ppm: 200_000,
+        wants_pause: false,
+    };
+    let ticket = |rule| ticket(rule, "");
+    let page = |rule| page(rule, "");
+    let cases: &[(ArchiveLook, &[(Rule, String, Severity)])] = &[
+        (well, &[]),
+        (ArchiveLook { lag_ns: 10 * S, ..well }, &[ticket(Rule::ARCHIVE_LAG)]),
+        (ArchiveLook { free_ppm: 199_999, ..well }, &[ticket(Rule::ARCHIVE_DISK)]),
+        (ArchiveLook { wants_pause: true, ..well }, &[page(Rule::ARCHIVE_DISK)]),
+        (ArchiveLook { state: State::NoSpace, ..well }, &[page(Rule::ARCHIVE_DISK)]),
+        (ArchiveLook { state: State::Failed, ..well }, &[page(Rule::ARCHIVE)]),
+        (ArchiveLook { state: State::Refused, ..well }, &[page(Rule::ARCHIVE)]),
+        (ArchiveLook { state: State::Stopped, ..well }, &[]),
+    ];
+    for (archive, expected) in cases {
+        world.look.archive = Some(*archive);
+        assert_eq!(world.at(1), *expected, "{archive:?}");
+    }
+}
+
+#[test]
+fn a_loop_may_stall_ten_times_a_minute() {
+    let mut world = World::new();
+    let stalled = |world: &mut World, count| {
+        world.look.stalls.insert("engine".to_owned(), count);
+    };
+    stalled(&mut world, 1_000);
+    assert_eq!(world.at(1), [], "what was before is not counted");
+    stalled(&mut world, 1_010);
+    assert_eq!(world.at(20), []);
+    stalled(&mut world, 1_011);
+    assert_eq!(world.at(40), [ticket(Rule::STALLS, "engine")]);
+    assert_eq!(world.at(60), [ticket(Rule::STALLS, "engine")]);
+    assert_eq!(world.at(100), [], "a minute later they are past");
+    stalled(&mut world, 5);
+    assert_eq!(world.at(101), [], "another process counts anew");
+}
+
+#[test]
+fn certificates_keys_and_deaths() {
+    let mut world = World::new();
+    let day = 86_400;
+    world.look.certificates =
+        BTreeMap::from([("feed kraken".to_owned(), 114 * day), ("gateway kraken".to_owned(), 0)]);
+    world.look.keys = BTreeMap::from([("warden".to_owned(), 10 * day * S)]);
+    assert_eq!(world.at(100 * day), [], "fourteen days, and ninety");
+    let late = 100 * day + 1;
+    assert_eq!(
+        world.at(late),
+        [ticket(Rule::CERTIFICATE, "feed kraken"), ticket(Rule::KEY_AGE, "warden")]
+    );
+    world.events();
+    let death = Death {
+        role: "gateway kraken".to_owned(),
+        at_ns: 1,
+        what: What::Panic,
+        place: "x.rs:1:2".to_owned(),
+    };
+    world.look.deaths = vec![death];
+    world.at(late + 1);
+    assert_eq!(world.events(), [event(Rule::PANIC, "gateway kraken")]);
+}
+
+/// A round of the journal: what it should gain, and what it gained, of a million spent.
+fn earned(world: &mut World, id: u64, expected: i64, realised: i64) {
+    // An opportunity without legs: what it would spend is in its first record.
+    let tags = Phase::Open as i64 | (CycleKind::CrossVenue as i64) << 8;
+    let heads = [[tags, id as i64, expected, 1_000_000], [0; 4], [0; 4]];
+    let mut group = Vec::new();
+    for (part, data) in heads.into_iter().enumerate() {
+        let flags = if part < 2 { flag::MORE } else { 0 };
+        let record = Record::new(Kind::Opportunity, 0, u16::MAX, data);
+        group.push(Record { part: part as u8, flags, ..record });
+    }
+    let mut round = Round::new(id, AssetId(0), 0);
+    (round.stage, round.cause, round.expected) = (Stage::Settled, id, Amount(expected));
+    let mut report = RoundReport::new(&round, 3, Amount(0), 0);
+    report.realised = Amount(realised);
+    report.encode(&Record::default(), |record| group.push(record));
+    group.into_iter().for_each(|record| world.record(record, 1));
+}
+
+#[test]
+fn rounds_may_earn_a_basis_point_less_than_predicted() {
+    let mut world = World::new();
+    for id in 0..99 {
+        earned(&mut world, id, 500, 300);
+    }
+    assert_eq!(world.at(1), [], "a hundred are needed");
+    earned(&mut world, 99, 500, 300);
+    let found = world.conditions(2);
+    assert_eq!(found[0].detail, "2.0 bp below what was predicted, over 100 rounds");
+    assert_eq!((found[0].rule, found[0].severity), (Rule::EDGE, Severity::Ticket));
+    for id in 100..200 {
+        earned(&mut world, id, 500, 400);
+    }
+    assert_eq!(world.at(3), [], "exactly one is not below it");
+}
+
+#[test]
+fn a_day_is_reported_ten_minutes_after_it() {
+    let mut world = World::new();
+    let day = 86_400;
+    world.at(10 * day + 599);
+    earned(&mut world, 1, 500, 300);
+    world.events();
+    world.at(10 * day + 600);
+    let told = world.rules.take_events();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].rule, told[0].severity), (Rule::REPORT, Severity::Info));
+    assert_eq!(told[0].detail, "1970-01-10: 0 opportunities, 0 rounds, 0 of them hedged");
+    world.at(10 * day + 601);
+    assert_eq!(world.events(), [], "once");
 }
 
 #[test]

@@ -183,6 +183,7 @@ fn a_public_address_is_refused() {
 }
 
 /// 1: a stranger's name that points at loopback (DNS rebinding), no name, two names, an absolute target.
+/// Row SEC-11.
 #[test]
 fn abuse_1_another_host() {
     let server = Server::start();
@@ -211,6 +212,7 @@ fn abuse_1_another_host() {
 }
 
 /// 2: another page's script reads or acts.
+/// Row SEC-11.
 #[test]
 fn abuse_2_another_origin() {
     let server = Server::start();
@@ -226,6 +228,7 @@ fn abuse_2_another_origin() {
 }
 
 /// 3: a form or an image of another site, which sends no Origin but says where it is from.
+/// Row SEC-11.
 #[test]
 fn abuse_3_cross_site() {
     let server = Server::start();
@@ -243,6 +246,7 @@ fn abuse_3_cross_site() {
 }
 
 /// 4: acting without the token, with a wrong one, in the address, or where there is none.
+/// Row SEC-11.
 #[test]
 fn abuse_4_no_token() {
     let server = Server::start();
@@ -258,6 +262,7 @@ fn abuse_4_no_token() {
 }
 
 /// 5: trying tokens until one fits; after five even the right one waits.
+/// Row SEC-11.
 #[test]
 fn abuse_5_guessing() {
     let server = Server::start();
@@ -274,6 +279,7 @@ fn abuse_5_guessing() {
 }
 
 /// 6: reading files of the host.
+/// Row SEC-11.
 #[test]
 fn abuse_6_other_files() {
     let server = Server::start();
@@ -294,6 +300,7 @@ fn abuse_6_other_files() {
 }
 
 /// 7: what would loosen, or act by reading.
+/// Row SEC-11.
 #[test]
 fn abuse_7_loosening() {
     let server = Server::start();
@@ -310,6 +317,7 @@ fn abuse_7_loosening() {
 }
 
 /// 8: methods that nobody needs.
+/// Row SEC-11.
 #[test]
 fn abuse_8_methods() {
     let server = Server::start();
@@ -325,6 +333,7 @@ fn abuse_8_methods() {
 }
 
 /// 9: too much: long targets, many or long headers, large bodies, no JSON, no reason, control characters.
+/// Row SEC-11.
 #[test]
 fn abuse_9_too_much() {
     let server = Server::start();
@@ -357,6 +366,7 @@ fn abuse_9_too_much() {
 }
 
 /// 10: a request that two readers would cut differently (smuggling).
+/// Row SEC-11.
 #[test]
 fn abuse_10_smuggling() {
     let server = Server::start();
@@ -382,6 +392,7 @@ fn abuse_10_smuggling() {
 }
 
 /// 11: connections that say nothing, or say it slowly, do not keep others out.
+/// Row SEC-11.
 #[test]
 fn abuse_11_slow_heads() {
     let server = Server::start();
@@ -412,6 +423,7 @@ fn abuse_11_slow_heads() {
 }
 
 /// 12: streams without end, unknown topics and parameters.
+/// Row SEC-11.
 #[test]
 fn abuse_12_streams() {
     let server = Server::start();

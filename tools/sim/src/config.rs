@@ -72,6 +72,8 @@ pub struct SimConfig {
     /// Where the CA's key is kept as PEM. If it and the certificate exist they are used again, so that clients
     /// that trust the CA find it trusted after a restart; absent: a new CA each start, its key written nowhere.
     pub ca_key_path: Option<PathBuf>,
+    /// The servers' certificate ends so many days after the start; absent: in another age.
+    pub certificate_days: Option<u32>,
     /// Clients' keys; none: no private endpoint accepts anyone.
     #[serde(skip_serializing_if = "Keys::is_empty")]
     pub keys: Keys,
@@ -101,6 +103,7 @@ impl Default for SimConfig {
             seed: 1,
             ca_path: None,
             ca_key_path: None,
+            certificate_days: None,
             keys: Keys::default(),
             accounts: AccountsConfig::default(),
             control_port: 0,

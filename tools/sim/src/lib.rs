@@ -263,7 +263,7 @@ pub async fn start(cfg: SimConfig) -> Result<SimHandle, SimError> {
     let ca_path = cfg.ca_path.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("tandem-sim-ca-{}-{}.pem", std::process::id(), cfg.seed))
     });
-    let acceptor = tls::acceptor(&ca_path, cfg.ca_key_path.as_deref())?;
+    let acceptor = tls::acceptor(&ca_path, cfg.ca_key_path.as_deref(), cfg.certificate_days)?;
     let mut listeners = Vec::new();
     let mut venues = BTreeMap::new();
     for venue in Venue::ALL.into_iter().filter(|v| cfg.enabled(*v)) {

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer};
 use rcgen::{KeyPair, KeyUsagePurpose};
@@ -47,7 +48,11 @@ fn keep(key_path: &Path, key: &KeyPair) -> std::io::Result<()> {
 
 /// Makes the CA or takes the kept one, writes its certificate to `ca_path`, and returns an acceptor for all TLS
 /// listeners.
-pub(crate) fn acceptor(ca_path: &Path, key_path: Option<&Path>) -> Result<TlsAcceptor, SimError> {
+pub(crate) fn acceptor(
+    ca_path: &Path,
+    key_path: Option<&Path>,
+    days: Option<u32>,
+) -> Result<TlsAcceptor, SimError> {
     let made = |e: rcgen::Error| SimError::Tls { what: e.to_string() };
     let failed =
         |path: &Path, source| SimError::Io { what: format!("write {}", path.display()), source };
@@ -72,6 +77,10 @@ pub(crate) fn acceptor(ca_path: &Path, key_path: Option<&Path>) -> Result<TlsAcc
     leaf.use_authority_key_identifier_extension = true;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    if let Some(days) = days {
+        let last = crate::units::day_after(SystemTime::now(), days);
+        leaf.not_after = rcgen::date_time_ymd(last.0, last.1, last.2);
+    }
     let leaf_key = KeyPair::generate().map_err(made)?;
     let leaf_cert = leaf.signed_by(&leaf_key, &issuer).map_err(made)?;
 

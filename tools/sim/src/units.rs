@@ -163,6 +163,15 @@ fn civil(unix_s: i64) -> Civil {
     }
 }
 
+/// Returns the day so many days after a time: year, month, day.
+pub(crate) fn day_after(at: std::time::SystemTime, days: u32) -> (i32, u8, u8) {
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let unix_s = i64::try_from(since.as_secs()).unwrap_or(0) + i64::from(days) * 86_400;
+    let day = civil(unix_s);
+    let small = |part: i64| u8::try_from(part).unwrap_or(1);
+    (i32::try_from(day.year).unwrap_or(9_999), small(day.month), small(day.day))
+}
+
 fn split_ns(unix_ns: u64) -> (Civil, u32) {
     let seconds = i64::try_from(unix_ns / 1_000_000_000).unwrap_or(0);
     (civil(seconds), u32::try_from(unix_ns % 1_000_000_000).unwrap_or(0))

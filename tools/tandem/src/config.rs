@@ -383,8 +383,104 @@ pub struct Alerts {
     pub lost_ms: u32,
     #[serde(default)]
     pub pause_when_lost: bool,
+    /// What the rules hold against.
+    #[serde(default)]
+    pub thresholds: AlertThresholds,
     /// The channels, the most wanted first.
     pub channel: Vec<AlertChannel>,
+}
+
+/// What the rules of alerts hold against.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "each key is explained in deploy/tandem.toml")]
+pub struct AlertThresholds {
+    pub unknown_s: u32,
+    pub one_leg_s: u32,
+    pub exposure_ppm: u32,
+    pub exposure_s: u32,
+    pub dead_man_s: u32,
+    pub resyncs_per_h: u32,
+    pub rate_ppm: u32,
+    pub rate_s: u32,
+    pub headroom_s: u32,
+    pub down_s: u32,
+    pub absent_s: u32,
+    pub session_s: u32,
+    pub sink_down_s: u32,
+    pub backlog_s: u32,
+    pub durable_s: u32,
+    pub disk_ppm: u32,
+    pub stalls_per_min: u32,
+    pub edge_shortfall_ppm: u32,
+    pub edge_rounds: u32,
+    pub certificate_days: u32,
+    pub key_age_days: u32,
+    pub report_min: u32,
+}
+
+impl Default for AlertThresholds {
+    fn default() -> AlertThresholds {
+        AlertThresholds {
+            unknown_s: 10,
+            one_leg_s: 5,
+            exposure_ppm: 900_000,
+            exposure_s: 2,
+            dead_man_s: 20,
+            resyncs_per_h: 3,
+            rate_ppm: 700_000,
+            rate_s: 10,
+            headroom_s: 86_400,
+            down_s: 2,
+            absent_s: 60,
+            session_s: 15,
+            sink_down_s: 30,
+            backlog_s: 600,
+            durable_s: 10,
+            disk_ppm: 200_000,
+            stalls_per_min: 10,
+            edge_shortfall_ppm: 100,
+            edge_rounds: 100,
+            certificate_days: 14,
+            key_age_days: 90,
+            report_min: 10,
+        }
+    }
+}
+
+impl AlertThresholds {
+    fn check(&self) -> Result<(), Wrong> {
+        for (key, value, range) in [
+            ("unknown_s", self.unknown_s, 1..=3_600),
+            ("one_leg_s", self.one_leg_s, 1..=3_600),
+            ("exposure_ppm", self.exposure_ppm, 1..=10_000_000),
+            ("exposure_s", self.exposure_s, 0..=3_600),
+            ("dead_man_s", self.dead_man_s, 1..=3_600),
+            ("resyncs_per_h", self.resyncs_per_h, 0..=64),
+            ("rate_ppm", self.rate_ppm, 1..=1_000_000),
+            ("rate_s", self.rate_s, 1..=3_600),
+            ("headroom_s", self.headroom_s, 0..=31_536_000),
+            ("down_s", self.down_s, 1..=3_600),
+            ("absent_s", self.absent_s, 1..=3_600),
+            ("session_s", self.session_s, 1..=3_600),
+            ("sink_down_s", self.sink_down_s, 1..=86_400),
+            ("backlog_s", self.backlog_s, 1..=604_800),
+            ("durable_s", self.durable_s, 1..=86_400),
+            ("disk_ppm", self.disk_ppm, 0..=1_000_000),
+            ("stalls_per_min", self.stalls_per_min, 0..=10_000_000),
+            ("edge_shortfall_ppm", self.edge_shortfall_ppm, 0..=1_000_000),
+            ("edge_rounds", self.edge_rounds, 1..=10_000),
+            ("certificate_days", self.certificate_days, 0..=3_650),
+            ("key_age_days", self.key_age_days, 0..=3_650),
+            ("report_min", self.report_min, 0..=1_439),
+        ] {
+            if !range.contains(&value) {
+                let rule = "is out of its range; `tandem config explain` tells it";
+                return Err((format!("alerts.thresholds.{key}"), value.to_string(), rule));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One channel of alerts.
@@ -496,6 +592,7 @@ impl Alerts {
             let rule = "with probe_ms above 110000: a lost channel would be known too late";
             return wrong("lost_ms", &self.lost_ms, rule);
         }
+        self.thresholds.check()?;
         if self.channel.is_empty() {
             return wrong("channel", &"nothing", "at least one [[alerts.channel]] is needed");
         }
@@ -1324,9 +1421,14 @@ mod tests {
         let full = serde_json::to_value(&alerts).expect("JSON");
         let text = alerts_text();
         let channel = full["channel"][0].as_object().expect("a channel");
-        for key in full.as_object().expect("a table").keys().chain(channel.keys()) {
+        let thresholds = full["thresholds"].as_object().expect("a table");
+        let keys = full.as_object().expect("a table").keys();
+        for key in keys.chain(channel.keys()).chain(thresholds.keys()) {
             let stands = |line: &str| line.starts_with(&format!("{key} = "));
-            assert!(key == "channel" || text.lines().any(stands), "`{key}` is not there");
+            assert!(
+                key == "channel" || key == "thresholds" || text.lines().any(stands),
+                "`{key}` is not there"
+            );
         }
     }
 

@@ -26,6 +26,7 @@ use tandem_drain::metrics::Build;
 use tandem_drain::plan::{Names, Part, Seen};
 use tandem_drain::redis::{Place, RedisSettings};
 use tandem_drain::sentry::SentrySettings;
+use tandem_drain::source::Beside;
 use tandem_drain::status::{Registry, SinkStatus};
 use tandem_drain::tail::Places;
 use tandem_drain::web::{Operator, WebSettings};
@@ -135,6 +136,23 @@ pub fn plan(config: &Config) -> Plan {
     }
 }
 
+/// Returns what the drain looks at beside the run: its sinks, and when the keys' files were written.
+#[must_use]
+pub fn beside(config: &Config, registry: Registry) -> Beside {
+    let files = config.secrets.iter().flat_map(|places| {
+        [("gateways", places.gateway.as_str()), ("warden", places.warden.as_str())]
+    });
+    let found = files.filter_map(|(whose, place)| match secrets::resolve(place) {
+        Ok(path) => Some((whose.to_owned(), path)),
+        // Another unit's credential: how old it is cannot be seen from here.
+        Err(error) => {
+            tracing::warn!(%error, "the age of the {whose}' key is not known");
+            None
+        }
+    });
+    Beside { registry, keys: found.collect() }
+}
+
 /// Returns Redis as configured, its password read; nothing where there is no `[redis]`.
 pub fn redis(config: &Config) -> Result<Option<RedisSettings>, SecretsError> {
     let Some(redis) = &config.redis else { return Ok(None) };
@@ -212,6 +230,38 @@ fn service(channel: &AlertChannel) -> Result<Service, SecretsError> {
     })
 }
 
+/// Returns what the rules hold against, as configured.
+fn thresholds(config: &Config) -> Thresholds {
+    let of = config.alerts.as_ref().map(|alerts| alerts.thresholds.clone()).unwrap_or_default();
+    let s = |s: u32| Duration::from_secs(s.into());
+    let offset_ms = config.limits.as_ref().map_or(250, |limits| limits.clock_offset_max_ms);
+    Thresholds {
+        unknown: s(of.unknown_s),
+        one_leg: s(of.one_leg_s),
+        exposure_ppm: of.exposure_ppm.into(),
+        exposure_for: s(of.exposure_s),
+        dead_man: s(of.dead_man_s),
+        resyncs_per_h: of.resyncs_per_h as usize,
+        rate_ppm: of.rate_ppm.into(),
+        rate_for: s(of.rate_s),
+        headroom: s(of.headroom_s),
+        down: s(of.down_s),
+        absent: s(of.absent_s),
+        session: s(of.session_s),
+        sink_down: s(of.sink_down_s),
+        backlog: s(of.backlog_s),
+        durable: s(of.durable_s),
+        disk_ppm: of.disk_ppm.into(),
+        stalls_per_min: of.stalls_per_min.into(),
+        edge_shortfall_ppm: of.edge_shortfall_ppm.into(),
+        edge_rounds: of.edge_rounds as usize,
+        certificate: s(of.certificate_days) * 86_400,
+        key_age: s(of.key_age_days) * 86_400,
+        report_after: s(of.report_min) * 60,
+        clock_offset: Duration::from_millis(offset_ms.into()),
+    }
+}
+
 /// Returns the alerts as configured, secrets read.
 pub fn settings(config: &Config) -> Result<Settings, AlertsError> {
     let alerts = config.alerts.as_ref().ok_or(AlertsError::None)?;
@@ -246,12 +296,8 @@ pub fn settings(config: &Config) -> Result<Settings, AlertsError> {
             })
         }
     };
-    let mut thresholds = Thresholds::default();
-    if let Some(limits) = &config.limits {
-        thresholds.clock_offset = ms(limits.clock_offset_max_ms);
-    }
     Ok(Settings {
-        thresholds,
+        thresholds: thresholds(config),
         book: BookSettings { repeat: s(alerts.repeat_s), resolve: s(alerts.resolve_s) },
         path: PathSettings {
             sender: Sender {
@@ -269,12 +315,8 @@ pub fn settings(config: &Config) -> Result<Settings, AlertsError> {
 /// Returns alerts that nobody is told of: for the dashboard alone.
 #[must_use]
 pub fn silent_settings(config: &Config) -> Settings {
-    let mut thresholds = Thresholds::default();
-    if let Some(limits) = &config.limits {
-        thresholds.clock_offset = Duration::from_millis(limits.clock_offset_max_ms.into());
-    }
     Settings {
-        thresholds,
+        thresholds: thresholds(config),
         book: BookSettings { repeat: Duration::from_secs(900), resolve: Duration::from_secs(30) },
         path: PathSettings {
             sender: Sender { system: String::new(), runbook_url: String::new() },

@@ -120,7 +120,11 @@ pub struct KeyFile {
 }
 
 /// Returns the path that a configured place names.
-fn resolve(place: &str) -> Result<PathBuf, SecretsError> {
+///
+/// # Errors
+///
+/// A credential's place where systemd gave none.
+pub(crate) fn resolve(place: &str) -> Result<PathBuf, SecretsError> {
     let Some(name) = place.strip_prefix(CREDENTIAL) else { return Ok(PathBuf::from(place)) };
     // The directory's name is public; the secrets are in the files.
     let dir = std::env::var_os("CREDENTIALS_DIRECTORY")

@@ -154,6 +154,11 @@ fn says(receiver: &Receiver, word: &str) -> bool {
     receiver.messages().iter().any(|seen| seen.body.to_string().contains(word))
 }
 
+/// What was told there, as text.
+fn texts(receiver: &Receiver) -> Vec<String> {
+    receiver.messages().iter().map(|seen| seen.body.to_string()).collect()
+}
+
 fn holds_canary(bytes: &[u8]) -> bool {
     bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
 }
@@ -291,8 +296,8 @@ fn a_live_run_is_told_of() {
     live.trade();
     let within = Duration::from_secs(10);
     assert!(wait_for(within, || says(&setup.slack, "-&gt; ARMED (operator)")), "armed");
-    let pages = setup.telegram.messages().len();
-    assert_eq!(pages, 0, "a start that goes well calls nobody: {:?}", setup.telegram.messages());
+    let pages = texts(&setup.telegram);
+    assert!(pages.is_empty(), "a start that goes well calls nobody: {pages:#?}");
 
     // Ten seconds of trading that goes well.
     let drain = live.up.as_ref().unwrap().tiles()["drain"];
@@ -303,8 +308,13 @@ fn a_live_run_is_told_of() {
         cpu_ms(drain) - cpu,
         live.engine(engine_tile::metric::JOURNAL_SEQ) - seq
     );
-    let pages = setup.telegram.messages();
-    assert!(pages.is_empty(), "trading that goes well calls nobody: {pages:?}");
+    let pages = texts(&setup.telegram);
+    assert!(
+        pages.is_empty(),
+        "trading that goes well calls nobody: {pages:#?}; everything told: {:#?}; {}",
+        texts(&setup.webhook),
+        live.say(&["why", "--over", "20s"]).out,
+    );
     let begun = Instant::now();
     live.kill_9(live.engine_pid());
     assert!(wait_for(within, || says(&setup.telegram, "KILL is set")), "an engine that died");

@@ -22,6 +22,8 @@ fn required() -> Vec<String> {
     range("PR", &[1, 2, 3, 4, 5, 9, 13, 14, 15, 16]);
     range("CF", &(1..=6).collect::<Vec<_>>());
     range("OP", &(1..=6).collect::<Vec<_>>());
+    // Of the security list, what is behind the journal.
+    range("SEC", &[1, 5, 11, 12, 13]);
     rows
 }
 
@@ -51,10 +53,11 @@ fn rows_of(line: &str) -> Vec<String> {
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
         .filter(|word| {
             let bytes = word.as_bytes();
-            bytes.len() == 5
-                && bytes[..2].iter().all(u8::is_ascii_uppercase)
-                && bytes[2] == b'-'
-                && bytes[3..].iter().all(u8::is_ascii_digit)
+            let Some((row, [b'-', tens, ones])) = bytes.split_last_chunk() else { return false };
+            matches!(row.len(), 2 | 3)
+                && row.iter().all(u8::is_ascii_uppercase)
+                && tens.is_ascii_digit()
+                && ones.is_ascii_digit()
         })
         .map(str::to_owned)
         .collect()
@@ -151,4 +154,5 @@ fn rows_are_read_from_comments() {
     assert_eq!(rows_of("/// Row OE-01. Row AC-02: text"), ["OE-01", "AC-02"]);
     assert_eq!(rows_of("/// Rows of a book"), Vec::<String>::new());
     assert_eq!(rows_of("// Row OE-1, or row PR-02"), ["PR-02"]);
+    assert_eq!(rows_of("/// Row SEC-12, Row SECT-12"), ["SEC-12"]);
 }

@@ -382,7 +382,7 @@ fn undisturbed(server: &Server, run: &Run) -> BTreeMap<&'static str, String> {
     digests(&mut client)
 }
 
-/// Row ST-12. Counts by table, the role's rights, every shipped query, and a schema that changes meanwhile.
+/// Row ST-12. Row SEC-12. Counts by table, the role's rights, every shipped query, and a schema that changes meanwhile.
 #[test]
 fn counts_are_the_journals_and_rights_the_least() {
     let Some(server) = Server::start("counts") else { return };
@@ -594,7 +594,7 @@ fn numerics_are_what_the_server_reads() {
         .unwrap();
 }
 
-/// Row ST-08. Symbols of an enemy: what the server takes is there as it is, what it refuses is set aside.
+/// Row ST-08. Row SEC-12. Symbols of an enemy: what the server takes is there as it is, what it refuses is set aside.
 #[test]
 fn hostile_texts_are_texts_and_poison_is_set_aside() {
     let Some(server) = Server::start("hostile") else { return };

@@ -12,6 +12,7 @@
 //!
 //! Not here: where records come from (`source`).
 
+mod behind;
 pub mod board;
 pub mod book;
 pub mod channel;
@@ -145,6 +146,34 @@ rules! {
     CHANNEL = ("alert-channel", Page, "an alert channel is lost", "alert-path");
     /// The heartbeat is not delivered.
     HEARTBEAT = ("heartbeat", Ticket, "the heartbeat is not delivered", "alert-path");
+    /// The archive claims nothing as durable any more.
+    ARCHIVE = ("archive", Page, "the archive stands still", "archive");
+    /// The archive's disk is low, or full.
+    ARCHIVE_DISK = ("archive-disk", Ticket, "the archive's disk is low", "archive");
+    /// Records are not durable in time.
+    ARCHIVE_LAG = ("archive-lag", Ticket, "records become durable too late", "archive");
+    /// The database is gone.
+    DATABASE = ("database", Ticket, "the database is gone", "db-outage");
+    /// The database is behind.
+    BACKLOG = ("database-backlog", Ticket, "the database is far behind", "db-outage");
+    /// Redis is gone.
+    REDIS = ("redis", Ticket, "Redis is gone", "db-outage");
+    /// Rows were refused for good.
+    DEAD_LETTER = ("dead-letter", Ticket, "rows were refused for good", "db-outage");
+    /// Errors of processes are not forwarded.
+    SENTRY = ("sentry", Ticket, "errors are not forwarded", "alert-path");
+    /// A process panicked.
+    PANIC = ("process-panic", Ticket, "a process panicked", "deploy-and-roll-back");
+    /// A loop stalls.
+    STALLS = ("loop-stalls", Ticket, "a loop stalls", "host-replacement");
+    /// Rounds earn less than was predicted.
+    EDGE = ("edge-shortfall", Ticket, "rounds earn less than predicted", "edge-shortfall");
+    /// A venue's certificate ends soon.
+    CERTIFICATE = ("certificate", Ticket, "a venue's certificate ends soon", "certificate");
+    /// A key is old.
+    KEY_AGE = ("key-age", Ticket, "a key is old", "key-rotation");
+    /// What the day was.
+    REPORT = ("daily-report", Info, "the day before", "edge-shortfall");
     /// A test.
     TEST = ("test", Info, "a test of the alert path", "alert-path");
 }

@@ -18,6 +18,7 @@ use tandem_core::record::{BookState, Kind, Reason, Record, Venue, flag};
 use tandem_core::round::{RoundReport, Stage};
 use tandem_gateway::warden::Verdict;
 
+use super::behind::Behind;
 use super::{Condition, Rule, Severity};
 use crate::plan::Plan;
 use crate::source::{EngineLook, GatewayLook, Life, Look};
@@ -45,6 +46,9 @@ pub struct Thresholds {
     pub one_leg: Duration,
     /// Exposure as a share of its limit.
     pub exposure_ppm: i64,
+    /// Exposure may be above that for so long: orders in flight count with their worst end, and C8 lets them come
+    /// near the limit for the fraction of a second that they live.
+    pub exposure_for: Duration,
     /// What must be left of a dead-man switch.
     pub dead_man: Duration,
     /// Resynchronisations of one instrument in an hour.
@@ -63,6 +67,26 @@ pub struct Thresholds {
     pub session: Duration,
     /// The host's clock may be off by so much.
     pub clock_offset: Duration,
+    /// The other side of a sink may be gone for so long.
+    pub sink_down: Duration,
+    /// The database may be so far behind.
+    pub backlog: Duration,
+    /// A record may be without a durable copy for so long.
+    pub durable: Duration,
+    /// Free share of the archive's disk, ppm.
+    pub disk_ppm: i64,
+    /// Turns of a loop above 200 us, in a minute.
+    pub stalls_per_min: u64,
+    /// Rounds may earn so much less than predicted, ppm of what they spend, on the mean of ...
+    pub edge_shortfall_ppm: i64,
+    /// ... so many.
+    pub edge_rounds: usize,
+    /// A certificate must last for so long.
+    pub certificate: Duration,
+    /// A key's file may be so old.
+    pub key_age: Duration,
+    /// The day's report is told so long after midnight UTC.
+    pub report_after: Duration,
 }
 
 impl Default for Thresholds {
@@ -72,6 +96,7 @@ impl Default for Thresholds {
             unknown: s(10),
             one_leg: s(5),
             exposure_ppm: 900_000,
+            exposure_for: s(2),
             dead_man: s(20),
             resyncs_per_h: 3,
             rate_ppm: 700_000,
@@ -81,11 +106,21 @@ impl Default for Thresholds {
             absent: s(60),
             session: s(15),
             clock_offset: Duration::from_millis(250),
+            sink_down: s(30),
+            backlog: s(600),
+            durable: s(10),
+            disk_ppm: 200_000,
+            stalls_per_min: 10,
+            edge_shortfall_ppm: 100,
+            edge_rounds: 100,
+            certificate: s(14 * 86_400),
+            key_age: s(90 * 86_400),
+            report_after: s(600),
         }
     }
 }
 
-fn ns(duration: Duration) -> i64 {
+pub(super) fn ns(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -138,6 +173,9 @@ pub struct Rules {
     /// Since when a killed venue has neither a proof nor one under way.
     unproven_ns: BTreeMap<Venue, i64>,
     full_ns: i64,
+    /// Since when exposure is near its limit.
+    exposed_ns: Option<i64>,
+    behind: Behind,
 }
 
 impl Rules {
@@ -170,6 +208,8 @@ impl Rules {
             budget_low_ns: BTreeMap::new(),
             unproven_ns: BTreeMap::new(),
             full_ns: 0,
+            exposed_ns: None,
+            behind: Behind::default(),
         }
     }
 
@@ -192,6 +232,7 @@ impl Rules {
     fn forget_run(&mut self) {
         self.unknown.clear();
         self.rounds.clear();
+        self.behind.forget_run();
     }
 
     fn instrument(&self, id: u16) -> String {
@@ -215,7 +256,7 @@ impl Rules {
                 | Kind::OrderFill
                 | Kind::OrderTotals,
             ) => self.on_report(record),
-            Some(Kind::Round) => self.on_round(record),
+            Some(Kind::Round | Kind::Opportunity) => self.on_group(record),
             Some(Kind::Session) => {
                 if let Some(session) = Session::read(record) {
                     let known = self.sessions.get(&session.venue);
@@ -267,17 +308,25 @@ impl Rules {
         }
     }
 
-    fn on_round(&mut self, record: &Record) {
-        if record.part == 0 {
+    fn on_group(&mut self, record: &Record) {
+        if record.part == 0 || self.group.first().is_some_and(|first| first.kind != record.kind) {
             self.group.clear();
         }
         self.group.push(*record);
         if record.has(flag::MORE) && self.group.len() < GROUP_MAX {
             return;
         }
-        let round = RoundReport::decode(&self.group);
-        self.group.clear();
-        let Some(round) = round else { return };
+        let group = std::mem::take(&mut self.group);
+        self.behind.group(&group, &self.thresholds);
+        if record.kind() == Some(Kind::Round) {
+            self.on_round(&group);
+        }
+    }
+
+    fn on_round(&mut self, group: &[Record]) {
+        let (Some(round), Some(record)) = (RoundReport::decode(group), group.last()) else {
+            return;
+        };
         match round.stage {
             Stage::Settled => drop(self.rounds.remove(&round.id)),
             // Legs that are out are not uneven yet.
@@ -339,6 +388,7 @@ impl Rules {
         self.venues(look, &mut out);
         self.engine(look, &mut out);
         self.journal(look, &mut out);
+        self.behind.look(look, &self.thresholds, &mut out, &mut self.events);
         out
     }
 
@@ -362,7 +412,11 @@ impl Rules {
             } else if Level::Pause <= level && !is_ordered(raised.cause) {
                 let is_loss = raised.cause == Some(Cause::Loss)
                     || raised.control.is_some_and(|(n, _)| n == Control::Loss as u8);
-                let rule = if is_loss { Rule::LOSS } else { Rule::LEVEL };
+                let rule = match raised.cause {
+                    _ if is_loss => Rule::LOSS,
+                    Some(Cause::Reconcile) => Rule::RECONCILE,
+                    _ => Rule::LEVEL,
+                };
                 out.push(Condition::new(rule, name, why(level, raised)));
             }
         }
@@ -614,10 +668,15 @@ impl Rules {
 
     fn engine(&mut self, look: &Look, out: &mut Vec<Condition>) {
         let Some(now) = look.engine else { return };
-        if let Some(share) = now.exposure_ppm.filter(|share| self.thresholds.exposure_ppm < *share)
-        {
-            let detail = format!("{} % of its limit", share / 10_000);
-            out.push(Condition::new(Rule::EXPOSURE, "", detail));
+        match now.exposure_ppm.filter(|share| self.thresholds.exposure_ppm < *share) {
+            None => self.exposed_ns = None,
+            Some(share) => {
+                let since_ns = *self.exposed_ns.get_or_insert(look.now_ns);
+                if ns(self.thresholds.exposure_for) <= passed(look.now_ns, since_ns) {
+                    let detail = format!("{} % of its limit", share / 10_000);
+                    out.push(Condition::new(Rule::EXPOSURE, "", detail));
+                }
+            }
         }
         if let Some(before) = self.engine.replace(now) {
             // Smaller figures are those of another engine.
@@ -657,7 +716,7 @@ impl Rules {
 }
 
 /// How long ago something was; a record may say anything.
-fn passed(now_ns: i64, at_ns: i64) -> i64 {
+pub(super) fn passed(now_ns: i64, at_ns: i64) -> i64 {
     now_ns.saturating_sub(at_ns)
 }
 
@@ -680,7 +739,7 @@ fn venue_name(tag: u8) -> &'static str {
     Venue::from_tag(tag).map_or("unknown venue", Venue::name)
 }
 
-fn counted(count: usize, what: &str) -> String {
+pub(super) fn counted(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),

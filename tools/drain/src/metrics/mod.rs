@@ -14,7 +14,7 @@
 
 mod family;
 mod native;
-mod pages;
+pub(crate) mod pages;
 mod protobuf;
 mod tally;
 mod text;

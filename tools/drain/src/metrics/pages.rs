@@ -365,7 +365,7 @@ impl Stalls {
 }
 
 /// Turns that were longer than a stall, for certain.
-fn long_turns(turns: &tandem_shm::HistogramSnapshot) -> u64 {
+pub(crate) fn long_turns(turns: &tandem_shm::HistogramSnapshot) -> u64 {
     turns.buckets().filter(|(least, ..)| STALL_NS < *least).map(|(_, _, count)| count).sum()
 }
 

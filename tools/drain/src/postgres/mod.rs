@@ -390,6 +390,7 @@ impl Follower {
                 (0, _) | (_, 0) => 0,
                 (_, durable_ns) => now_ns().saturating_sub(durable_ns).max(0),
             };
+            self.page.behind(status.backlog_ns);
         });
     }
 

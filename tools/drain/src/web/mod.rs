@@ -26,6 +26,7 @@ use tandem_gateway::keys::Secret;
 use tokio::sync::{Semaphore, watch};
 
 pub use guard::TOKEN_MIN;
+pub use topics::TOPICS;
 
 use crate::Sink;
 use crate::alerts::board::Board;

@@ -608,8 +608,9 @@ pub fn drain(config: &ConfigArg, while_pid: Option<u32>) -> Done {
         })?));
     }
     // The last one: what it tells is what the others have just told.
-    sinks.push(Box::new(Standing::new(config.run.dir.clone(), registry, told)));
-    let mut drain = Drain::new(tandem_drain::Source::new(plan), sinks);
+    sinks.push(Box::new(Standing::new(config.run.dir.clone(), registry.clone(), told)));
+    let source = tandem_drain::Source::new(plan).beside(drain_role::beside(&config, registry));
+    let mut drain = Drain::new(source, sinks);
     while !stop.load(Ordering::Relaxed) {
         if !drain.turn() {
             std::thread::sleep(DRAIN_TURN);

@@ -436,10 +436,8 @@ impl Gather {
     }
 
     fn on_order_event(&mut self, row: &Row, at_ns: i64, is_today: bool) {
-        let order = (
-            number(row, "run").unwrap_or_default(),
-            number(row, "order_key").unwrap_or_default(),
-        );
+        let order =
+            (number(row, "run").unwrap_or_default(), number(row, "order_key").unwrap_or_default());
         let (venue, symbol) = (text(row, "venue"), text(row, "symbol"));
         match text(row, "event") {
             "unknown" if is_today => {
@@ -461,7 +459,8 @@ impl Gather {
                 }
             }
             event @ ("bust" | "correction") if is_today => {
-                let what = if event == "bust" { "a fill was taken back" } else { "a fill was corrected" };
+                let what =
+                    if event == "bust" { "a fill was taken back" } else { "a fill was corrected" };
                 self.incident((what, &format!("{venue} {symbol}"), ""), at_ns);
             }
             "cancel_reject" if is_today => {
@@ -485,7 +484,9 @@ impl Gather {
         let place = [text(row, "venue"), text(row, "symbol")].join(" ").trim().to_owned();
         match text(row, "kind") {
             "level" => self.incident((&format!("level {what}"), &place, cause), at_ns),
-            "raised" => self.incident((&format!("a control raised to {what}"), &place, cause), at_ns),
+            "raised" => {
+                self.incident((&format!("a control raised to {what}"), &place, cause), at_ns)
+            }
             "command" => self.incident((&format!("command {what}"), &place, cause), at_ns),
             "config" => self.incident(("a configuration cannot be read", &place, what), at_ns),
             "reconciled" => {
@@ -578,9 +579,8 @@ impl Gather {
             }
         }
         let orders = orders.into_iter();
-        self.report.orders = orders
-            .map(|((venue, state), count)| OrderLine { venue, state, count })
-            .collect();
+        self.report.orders =
+            orders.map(|((venue, state), count)| OrderLine { venue, state, count }).collect();
         self.report
     }
 
@@ -634,8 +634,7 @@ impl Gather {
                 continue;
             }
             let total = self.report.one_leg_total.entry(story.asset.clone()).or_default();
-            *total =
-                (total.0 + 1, total.1.plus(story.expected), total.2.plus(story.realised));
+            *total = (total.0 + 1, total.1.plus(story.expected), total.2.plus(story.realised));
             lines.push(OneLegLine {
                 run: *run,
                 round: *round,
@@ -657,7 +656,8 @@ impl Gather {
     }
 
     fn waits(&mut self, period: &Period) {
-        let yesterday = Period { from_ns: period.from_ns.saturating_sub(DAY_NS), to_ns: period.from_ns };
+        let yesterday =
+            Period { from_ns: period.from_ns.saturating_sub(DAY_NS), to_ns: period.from_ns };
         let mut waits: BTreeMap<Wait, [Option<hdrhistogram::Histogram<u64>>; 2]> = BTreeMap::new();
         for row in self.orders.values() {
             let Some(made) = number(row, "made_ns") else { continue };
@@ -729,6 +729,5 @@ impl Gather {
                 deaths,
             });
         }
-
     }
 }
