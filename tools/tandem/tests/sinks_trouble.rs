@@ -22,9 +22,11 @@ use std::time::{Duration, Instant};
 
 use support::{signal, wait_for};
 use tandem_core::level::Level;
+use tandem_feeds::tile::record_schema;
 use tandem_gateway::stats::metric as gateway_metric;
-use tandem_shm::{HistogramSnapshot, Snapshot};
+use tandem_shm::{HistogramSnapshot, Snapshot, oldest_seq};
 use tandem_tools::demo::RunStats;
+use tandem_tools::drain_role;
 use tandem_tools::engine_tile::metric;
 use tandem_tools::records::Origin;
 use tandem_tools::services::audit::{self, Journal, PrometheusAudit};
@@ -143,7 +145,15 @@ impl Run {
                 &services.get().redis.socket().display().to_string(),
                 &between.join("sock").display().to_string(),
             );
-        let mut live = Live::with(test, |_| {}, |plain| plain + &text);
+        // Small segments: they go while it trades.
+        let small = |plain: String| {
+            let plain = plain.replace(
+                "segment_mib = 32\nsegments_max = 40",
+                "segment_mib = 2\nsegments_max = 200",
+            );
+            plain + &text
+        };
+        let mut live = Live::with(test, |_| {}, small);
         services.get().prepare(&live.config).unwrap();
         live.trade();
         Some(Run { live, services, rate, stop })
@@ -415,6 +425,90 @@ fn the_hot_path_does_not_notice_databases_in_trouble() {
             },
         );
     }
+    run.finish();
+}
+
+/// A page of the run's dashboard.
+fn page(run: &Run, target: &str) -> String {
+    let at = fs::read_to_string(run.live.config.run.dir.join(drain_role::WEB_FILE)).unwrap();
+    let url = format!("{}{target}", at.trim().trim_end_matches('/'));
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .into();
+    let answer = agent.get(&url).call().and_then(|answer| answer.into_body().read_to_string());
+    answer.unwrap_or_default()
+}
+
+/// State and epoch of every book in Redis.
+fn books(run: &Run) -> Vec<(String, String)> {
+    let Ok(mut client) = run.services.get().redis.client() else { return Vec::new() };
+    let keys: Vec<String> = redis::cmd("KEYS").arg("tandem:bbo:*").query(&mut client).unwrap();
+    let of = |key: &String| {
+        redis::cmd("HMGET").arg(key).arg(&["state", "epoch"]).query(&mut client).unwrap_or_default()
+    };
+    keys.iter().map(of).collect()
+}
+
+/// A drain that starts in the middle of a run has its configuration and its begin from the checkpoint, and its
+/// books from the feeds' pages.
+#[test]
+fn a_drain_that_comes_back_after_a_release_knows_every_book() {
+    let Some(mut run) = Run::start("again") else { return };
+    run.live.wait_orders(4, SOON);
+    let journal = run.live.config.journal_dir();
+    let oldest = || oldest_seq(&journal, record_schema()).map_or(0, |(_, oldest)| oldest);
+    assert!(wait_for(CAUGHT_UP_WITHIN, || 1 < oldest()), "no segment goes");
+    let all = run.live.config.venues().iter().map(|(_, venue)| venue.symbols.len()).sum::<usize>();
+    let before = books(&run);
+    let epoch = before[0].1.clone();
+    for is_empty in [false, true] {
+        let pid = run.drain_pid();
+        signal(pid, 9);
+        if is_empty {
+            ask(run.services.get(), &["FLUSHALL"]);
+        }
+        assert!(wait_for(SOON, || ![0, pid].contains(&run.drain_pid())), "no drain comes back");
+        let known = |(state, of): &(String, String)| state == "live" && *of == epoch;
+        let mut found = Vec::new();
+        let done = wait_for(SOON, || {
+            found = books(&run);
+            found.len() == all && found.iter().all(known)
+        });
+        assert!(done, "epoch {epoch}, of {all}: {found:?}");
+    }
+    // What was told before it died is told once: the stream has no other epoch than the run's.
+    let mut client = run.services.get().redis.client().unwrap();
+    let stream: Vec<(String, Vec<String>)> = redis::cmd("XRANGE")
+        .arg("tandem:opportunities")
+        .arg("-")
+        .arg("+")
+        .query(&mut client)
+        .unwrap();
+    assert!(
+        !stream.is_empty() && stream.iter().all(|(id, _)| id.starts_with(&format!("{epoch}-")))
+    );
+    let mut live_at_dashboard = 0;
+    let done = wait_for(SOON, || {
+        let shown: serde_json::Value =
+            serde_json::from_str(&page(&run, "/api/v1/bbo")).unwrap_or_default();
+        let of = |book: &&serde_json::Value| book["state"] == "live";
+        live_at_dashboard = shown.as_array().map_or(0, |books| books.iter().filter(of).count());
+        live_at_dashboard == all
+    });
+    assert!(done, "{live_at_dashboard} of {all}: {}", page(&run, "/api/v1/bbo"));
+    let valid = |line: &&str| line.contains("book_valid{") && line.ends_with(" 1");
+    let mut metrics = 0;
+    let done = wait_for(SOON, || {
+        metrics = page(&run, "/metrics").lines().filter(valid).count();
+        metrics == all
+    });
+    assert!(done, "{metrics} of {all} books are valid in /metrics");
+    println!(
+        "two restarts after a release: {all} of {all} books live in Redis, dashboard and metrics; epoch {epoch}"
+    );
+    drop(client);
     run.finish();
 }
 
