@@ -350,6 +350,7 @@ fn ask(services: &Services, words: &[&str]) {
     command.query::<redis::Value>(&mut admin).unwrap();
 }
 
+/// Row ST-01. Everything that may befall a database, while it trades.
 #[test]
 fn the_hot_path_does_not_notice_databases_in_trouble() {
     let Some(mut run) = Run::start("trouble") else { return };
@@ -451,7 +452,7 @@ fn books(run: &Run) -> Vec<(String, String)> {
     keys.iter().map(of).collect()
 }
 
-/// A drain that starts in the middle of a run has its configuration and its begin from the checkpoint, and its
+/// Row ST-07. A drain that starts in the middle of a run has its configuration and its begin from the checkpoint, and its
 /// books from the feeds' pages.
 #[test]
 fn a_drain_that_comes_back_after_a_release_knows_every_book() {
@@ -519,7 +520,7 @@ fn memory(pid: u32, key: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Row of an outage: memory does not grow with its length, and everything arrives afterwards.
+/// Row ST-01. An outage: memory does not grow with its length, and everything arrives afterwards.
 #[test]
 fn an_outage_costs_no_memory_and_no_row() {
     let Some(mut run) = Run::start("outage") else { return };
@@ -553,7 +554,7 @@ fn an_outage_costs_no_memory_and_no_row() {
     run.services.get().redis.signal("-CONT");
     let took = run.wait_caught_up();
     println!(
-        "figure ST-05: outage of {} s: {} to {} KiB, caught up in {:.1} s; at the end {} KiB",
+        "figure ST-01: outage of {} s: {} to {} KiB, caught up in {:.1} s; at the end {} KiB",
         time.as_secs(),
         own[0],
         own[9],
