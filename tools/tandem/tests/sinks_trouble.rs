@@ -442,12 +442,16 @@ fn page(run: &Run, target: &str) -> String {
     answer.unwrap_or_default()
 }
 
-/// State and epoch of every book in Redis.
-fn books(run: &Run) -> Vec<(String, String)> {
+/// State, epoch and sequence of every book in Redis.
+fn books(run: &Run) -> Vec<(String, String, u64)> {
     let Ok(mut client) = run.services.get().redis.client() else { return Vec::new() };
     let keys: Vec<String> = redis::cmd("KEYS").arg("tandem:bbo:*").query(&mut client).unwrap();
     let of = |key: &String| {
-        redis::cmd("HMGET").arg(key).arg(&["state", "epoch"]).query(&mut client).unwrap_or_default()
+        redis::cmd("HMGET")
+            .arg(key)
+            .arg(&["state", "epoch", "seq"])
+            .query(&mut client)
+            .unwrap_or_default()
     };
     keys.iter().map(of).collect()
 }
@@ -464,44 +468,54 @@ fn a_drain_that_comes_back_after_a_release_knows_every_book() {
     let all = run.live.config.venues().iter().map(|(_, venue)| venue.symbols.len()).sum::<usize>();
     let before = books(&run);
     let epoch = before[0].1.clone();
+    let mut client = run.services.get().redis.client().unwrap();
+    let told = |client: &mut redis::Connection| -> Vec<(String, Vec<String>)> {
+        let stream = "tandem:opportunities";
+        redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query(client).unwrap()
+    };
     for is_empty in [false, true] {
+        let seq = run.live.engine(metric::JOURNAL_SEQ) as u64;
         let pid = run.drain_pid();
         signal(pid, 9);
         if is_empty {
             ask(run.services.get(), &["FLUSHALL"]);
         }
         assert!(wait_for(SOON, || ![0, pid].contains(&run.drain_pid())), "no drain comes back");
-        let known = |(state, of): &(String, String)| state == "live" && *of == epoch;
+        let known = |(state, of, _): &(String, String, u64)| state == "live" && *of == epoch;
         let mut found = Vec::new();
         let done = wait_for(SOON, || {
             found = books(&run);
-            found.len() == all && found.iter().all(known)
+            let newest = found.iter().map(|(_, _, at)| *at).max().unwrap_or(0);
+            found.len() == all && found.iter().all(known) && seq < newest
         });
         assert!(done, "epoch {epoch}, of {all}: {found:?}");
+        // What was told before it died is told once: ids are of the run's begin, which is known still.
+        let mut stream = Vec::new();
+        let done = wait_for(SOON, || {
+            stream = told(&mut client);
+            let newest = stream.last().and_then(|(id, _)| id.split_once('-')?.1.parse().ok());
+            newest.is_some_and(|newest: u64| seq < newest)
+        });
+        assert!(done, "after {seq}: {:?}", stream.last());
+        let of_others: Vec<&String> =
+            stream.iter().map(|(id, _)| id).filter(|id| !id.starts_with(&epoch)).collect();
+        assert!(of_others.is_empty(), "{} of {}: {of_others:?}", of_others.len(), stream.len());
     }
-    // What was told before it died is told once: the stream has no other epoch than the run's.
-    let mut client = run.services.get().redis.client().unwrap();
-    let stream: Vec<(String, Vec<String>)> = redis::cmd("XRANGE")
-        .arg("tandem:opportunities")
-        .arg("-")
-        .arg("+")
-        .query(&mut client)
-        .unwrap();
-    assert!(
-        !stream.is_empty() && stream.iter().all(|(id, _)| id.starts_with(&format!("{epoch}-")))
-    );
     let mut live_at_dashboard = 0;
     let done = wait_for(SOON, || {
+        std::thread::sleep(Duration::from_millis(100));
         let shown: serde_json::Value =
             serde_json::from_str(&page(&run, "/api/v1/bbo")).unwrap_or_default();
         let of = |book: &&serde_json::Value| book["state"] == "live";
-        live_at_dashboard = shown.as_array().map_or(0, |books| books.iter().filter(of).count());
+        live_at_dashboard =
+            shown["data"].as_array().map_or(0, |books| books.iter().filter(of).count());
         live_at_dashboard == all
     });
     assert!(done, "{live_at_dashboard} of {all}: {}", page(&run, "/api/v1/bbo"));
     let valid = |line: &&str| line.contains("book_valid{") && line.ends_with(" 1");
     let mut metrics = 0;
     let done = wait_for(SOON, || {
+        std::thread::sleep(Duration::from_millis(100));
         metrics = page(&run, "/metrics").lines().filter(valid).count();
         metrics == all
     });
