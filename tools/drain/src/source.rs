@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tandem_core::level::LevelWord;
-use tandem_core::record::{Record, Venue};
-use tandem_feeds::tile::{metric as feed_metric, record_schema};
+use tandem_core::record::{Kind, Record, Venue};
+use tandem_feeds::page;
+use tandem_feeds::tile::{metric as feed_metric, page_name, page_schema, record_schema};
 use tandem_gateway::stats::metric as gateway_metric;
 use tandem_gateway::warden::Verdict;
 use tandem_shm::{
-    Clock, ControlView, JournalError, JournalMonitor, JournalReader, Producer, Snapshot,
-    StatsReader, tsc,
+    Clock, ControlView, JournalError, JournalMonitor, JournalReader, LatestReader, Producer,
+    Snapshot, StatsReader, tsc,
 };
 
 use crate::archive::status::{self as archive_status, metric as archive_metric};
@@ -375,8 +376,11 @@ impl Source {
                     take(Taken::Lost(&text));
                 }
                 if self.next_seq == 0 && 1 < reader.next_seq() {
-                    // Its run's configuration went with the segments before; the checkpoint has it.
-                    self.give_configuration(reader.uuid(), take);
+                    // Its run's configuration went with the segments before; the checkpoint has it. Books
+                    // that were built there are those of the feeds' pages.
+                    if self.give_configuration(reader.uuid(), take) {
+                        self.give_books(reader.next_seq(), take);
+                    }
                 }
                 self.journal = Some(reader);
             }
@@ -392,16 +396,50 @@ impl Source {
         }
     }
 
-    /// Gives the configuration of the run that the oldest record belongs to.
-    fn give_configuration(&self, uuid: u128, take: &mut impl FnMut(Taken<'_>)) {
+    /// Gives the configuration of the run that the oldest record belongs to, and a record of when it began: that
+    /// is the run's identity for some. Says whether there was one.
+    fn give_configuration(&self, uuid: u128, take: &mut impl FnMut(Taken<'_>)) -> bool {
         match checkpoint::read(&self.plan.journal) {
             Ok(Some(found)) if found.uuid == uuid => {
                 for record in found.config_records() {
                     take(Taken::Record(&record, true));
                 }
+                let began = Record::new(Kind::Timer, 0, u16::MAX, [0; 4]);
+                let began = Record { engine_ts_ns: found.begun_ns, seq: found.seq, ..began };
+                take(Taken::Record(&began, true));
+                true
             }
-            Ok(_) => {}
-            Err(error) => take(Taken::Lost(&error.to_string())),
+            Ok(_) => false,
+            Err(error) => {
+                take(Taken::Lost(&error.to_string()));
+                false
+            }
+        }
+    }
+
+    /// Gives the books of every feed that lives, as its pages have them now. Levels are absolute, and a page knows
+    /// at least what the engine has taken: the records that follow from `oldest` on lead to the same books.
+    fn give_books(&self, oldest: u64, take: &mut impl FnMut(Taken<'_>)) {
+        let written = self.monitor.as_ref().map_or(oldest, JournalMonitor::next_seq);
+        let seq = written.max(oldest) - 1;
+        for venue in &self.plan.venues {
+            let name = page_name(venue.name());
+            let opened = LatestReader::open(&self.plan.dir, &name, page_schema(), Duration::ZERO);
+            let Ok(pages) = opened else { continue };
+            let life = pages.producer(tsc(), self.ticks_per_ms);
+            // What a feed that is gone knew last is no book: the engine has told that it is not.
+            if !matches!(life, Producer::Live { .. } | Producer::Suspect { .. }) {
+                continue;
+            }
+            let mut words = vec![0; pages.words_max()];
+            for slot in 0..pages.entries() {
+                // One that is being written is missing until its next change; the last entry is no book.
+                let Some(count) = pages.read(slot, &mut words) else { continue };
+                let Some(page) = page::decode(&words[..count]) else { continue };
+                for record in page.records(*venue) {
+                    take(Taken::Record(&Record { seq, ..record }, true));
+                }
+            }
         }
     }
 

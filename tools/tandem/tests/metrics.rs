@@ -31,6 +31,7 @@ use tandem_drain::{Drain, Source};
 use tandem_shm::StatsReader;
 use tandem_tools::config::Config;
 use tandem_tools::drain_role;
+use tandem_tools::services::prometheus::PrometheusServer;
 
 /// How long the demo trades.
 const TRADES_S: u64 = 45;
@@ -269,72 +270,21 @@ impl Drop for Served {
 }
 
 /// A Prometheus of this test.
-struct Prometheus {
-    child: Child,
-    port: u16,
-}
+struct Prometheus(PrometheusServer);
 
 impl Prometheus {
     fn start(dir: &Path, name: &str, target: u16, extra: &[&str]) -> Prometheus {
-        let free =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let folder = dir.join(name);
-        fs::create_dir_all(&folder).unwrap();
-        // The shipped configuration, but for its target and for Alertmanager, which is not there.
-        let text = read("prometheus/prometheus.yml");
-        let (head, tail) = text.split_once("\nalerting:\n").unwrap();
-        let (_, tail) = tail.split_once("\nscrape_configs:").unwrap();
-        let rules = deploy("prometheus/rules").canonicalize().unwrap();
-        let text = format!("{head}\nscrape_configs:{tail}")
-            .replace("127.0.0.1:7411", &format!("127.0.0.1:{target}"))
-            .replace("- rules/", &format!("- {}/", rules.display()));
-        let config = folder.join("prometheus.yml");
-        fs::write(&config, text).unwrap();
-        let log = fs::File::create(folder.join("log")).unwrap();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{free}"))
-            .args(extra)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Prometheus { child, port: free }
+        let target = format!("127.0.0.1:{target}");
+        Prometheus(PrometheusServer::start_with(&dir.join(name), &target, extra).unwrap())
     }
 
     /// Asks; the error is what the server said.
     fn query(&self, expr: &str) -> Result<Vec<Value>, String> {
-        let url = format!("http://127.0.0.1:{}/api/v1/query", self.port);
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(10)))
-            .build()
-            .into();
-        let answer =
-            agent.get(&url).query("query", expr).call().map_err(|error| error.to_string())?;
-        let text = answer.into_body().read_to_string().map_err(|error| error.to_string())?;
-        let answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        match answer["status"].as_str() {
-            Some("success") => Ok(match answer["data"]["resultType"].as_str() {
-                Some("vector") => answer["data"]["result"].as_array().unwrap().clone(),
-                _ => vec![answer["data"]["result"].clone()],
-            }),
-            _ => Err(answer["error"].as_str().unwrap_or("?").to_owned()),
-        }
+        self.0.query(expr)
     }
 
     fn number(&self, expr: &str) -> f64 {
-        let found = self.query(expr).unwrap();
-        found[0]["value"][1].as_str().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.number(expr).unwrap()
     }
 }
 

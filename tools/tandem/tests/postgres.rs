@@ -9,7 +9,7 @@
 mod pg;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,10 +23,11 @@ use pg::Server;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use support::{RunDir, signal, wait_for};
-use tandem_core::record::{Kind, Record, flag};
+use tandem_core::record::{Kind, Record};
 use tandem_drain::rows::{Projector, Row, Table};
 use tandem_feeds::tile::record_schema;
 use tandem_shm::{JournalReader, JournalSpec, JournalWriter, tsc};
+use tandem_tools::services::count::Counter;
 use tandem_tools::table::run_info;
 
 const SAMPLE: &str = include_str!("../../../deploy/tandem.toml");
@@ -218,96 +219,9 @@ fn count(client: &mut postgres::Client, table: &str) -> i64 {
 
 /// What the tables must hold, from raw words.
 fn expected(records: &[Record]) -> BTreeMap<&'static str, i64> {
-    let mut counts: BTreeMap<&'static str, i64> = BTreeMap::new();
-    let mut sets: BTreeMap<&'static str, BTreeSet<Vec<i64>>> = BTreeMap::new();
-    let mut last: BTreeMap<(i64, u8, i64), Vec<i64>> = BTreeMap::new();
-    let (mut run, mut generation) = (0i64, 0i64);
-    let (mut opportunity, mut text) = ([0i64; 2], Vec::new());
-    for r in records {
-        let [a, b, c, d] = r.data;
-        let mut add = |table| *counts.entry(table).or_default() += 1;
-        let mut set = |table, key: &[i64]| {
-            sets.entry(table).or_default().insert(key.to_vec());
-        };
-        let (venue, instrument) = (i64::from(r.venue), i64::from(r.instrument));
-        let (of, now) = (i64::from(r.run), generation);
-        // A change of what is told again and again; a run begins anew.
-        let mut changed = |key: i64, word: &[i64]| {
-            let before = last.insert((now, r.kind, key), word.to_vec());
-            before.unwrap_or_else(|| vec![if r.kind == 5 { 0 } else { i64::MIN }]) != word
-        };
-        match r.kind {
-            72 => {
-                text.extend(r.data.into_iter().flat_map(i64::to_le_bytes));
-                if r.flags & flag::MORE == 0 {
-                    text.truncate(r.update_id as usize);
-                    let setup: serde_json::Value = serde_json::from_slice(&text).unwrap();
-                    run = setup["run"].as_i64().unwrap();
-                    generation += 1;
-                    add("runs");
-                    add("configuration");
-                    let listed = setup["listings"].as_array().unwrap();
-                    *counts.entry("instruments").or_default() += listed.len() as i64;
-                    let of =
-                        |key: &str| listed.iter().map(|l| l[key].to_string()).collect::<Vec<_>>();
-                    let assets: BTreeSet<String> =
-                        [of("base"), of("quote")].concat().into_iter().collect();
-                    *counts.entry("assets").or_default() += assets.len() as i64;
-                    text.clear();
-                }
-            }
-            64 => match r.part {
-                0 => opportunity[0] = b,
-                1 => {}
-                2 => set("opportunities", &[run, opportunity[0], a]),
-                _ => add("opportunity_legs"),
-            },
-            65 if r.part == 0 => add("denials"),
-            47 if r.part == 0 => {
-                opportunity[1] = b;
-                set("rounds", &[of, b]);
-                add("round_stages");
-            }
-            47 if 2 <= r.part => set("round_legs", &[of, opportunity[1], i64::from(r.part)]),
-            32 if r.flags & flag::OUTPUT == 0 => {}
-            32 | 33 | 35 | 36 | 38..=42 => {
-                set("orders", &[of, a]);
-                add("order_events");
-            }
-            34 => add("order_events"),
-            37 | 55 => {
-                set("orders", &[of, a]);
-                add("order_events");
-                set("fills", &[venue, instrument, r.update_id as i64]);
-            }
-            44 => add("balances"),
-            48 => {
-                add("ledger");
-                let day = r.engine_ts_ns.div_euclid(86_400_000_000_000);
-                set("pnl_venue_day", &[day, venue, i64::from(r.asset), c]);
-            }
-            49 => set("pnl_day", &[a, i64::from(r.asset)]),
-            53 | 54 | 68 | 70 => add("audit"),
-            50 if changed(0, &[a]) => add("audit"),
-            16 | 43 | 71 => add("venue_events"),
-            46 if changed(venue, &[a, b]) => add("venue_events"),
-            51 if changed(a << 8 | venue, &[b, d]) => add("venue_events"),
-            52 if changed(0, &[c]) => add("venue_events"),
-            18 if changed(instrument, &[a, b, c, d]) => add("venue_events"),
-            45 if changed(instrument, &[a, b]) => add("venue_events"),
-            _ => {}
-        }
-        if r.kind == 5 && changed(instrument, &[a]) {
-            *counts.entry("venue_events").or_default() += 1;
-        }
-        if matches!(r.kind, 1 | 2 | 3 | 5) && r.flags & flag::LAST != 0 {
-            let second = r.engine_ts_ns / 1_000_000_000;
-            sets.entry("bbo_samples").or_default().insert(vec![now, instrument, second]);
-        }
-    }
-    counts.extend(sets.into_iter().map(|(table, keys)| (table, keys.len() as i64)));
-    counts.insert("journals", 1);
-    counts
+    let mut counter = Counter::default();
+    records.iter().for_each(|record| counter.take(record));
+    counter.rows()
 }
 
 /// Compares every table's count with the journal's; prints them.

@@ -22,9 +22,9 @@ use crate::run::{ConfigText, ReadRun};
 
 /// Name of the checkpoint in a journal's directory.
 pub const CHECKPOINT: &str = "checkpoint";
-const MAGIC: [u8; 8] = *b"TANDCHK1";
-/// Magic, identity, sequence, three lengths.
-const HEAD_BYTES: usize = 8 + 16 + 8 + 3 * 8;
+const MAGIC: [u8; 8] = *b"TANDCHK2";
+/// Magic, identity, sequence, begin of the run, three lengths.
+const HEAD_BYTES: usize = 8 + 16 + 8 + 8 + 3 * 8;
 /// More is no checkpoint: the state of an engine is some MiB.
 const BYTES_MAX: u64 = 1 << 30;
 
@@ -63,6 +63,8 @@ pub struct Checkpoint {
     pub seq: u64,
     /// The configuration of the run that wrote that record: text of its `Config` records.
     pub config: String,
+    /// When that run began: engine time of its first record with one, ns; 0 before that.
+    pub begun_ns: i64,
     /// The beginning of another one, where the record is in the middle of it.
     pub text: ConfigText,
     /// What is to be restored.
@@ -85,6 +87,7 @@ impl Checkpoint {
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&self.uuid.to_le_bytes());
         bytes.extend_from_slice(&self.seq.to_le_bytes());
+        bytes.extend_from_slice(&self.begun_ns.to_le_bytes());
         for part in [config, text, &saved] {
             bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
         }
@@ -116,7 +119,7 @@ impl Checkpoint {
             rest = after;
             Some(taken)
         };
-        let (config, text, saved) = (part(word(32)), part(word(40)), part(word(48)));
+        let (config, text, saved) = (part(word(40)), part(word(48)), part(word(56)));
         let (Some(config), Some(text), Some(saved), true) = (config, text, saved, rest.is_empty())
         else {
             return Err("its lengths");
@@ -124,6 +127,7 @@ impl Checkpoint {
         Ok(Checkpoint {
             uuid: u128::from(word(8)) | u128::from(word(16)) << 64,
             seq: word(24),
+            begun_ns: word(32).cast_signed(),
             config: String::from_utf8(config.to_vec()).map_err(|_| "its configuration")?,
             text: ConfigText::from_bytes(text.to_vec()),
             gatherer: Gatherer::load(saved).ok_or("its state is of another version")?,
@@ -256,6 +260,7 @@ impl Checkpointer {
             uuid,
             seq: 0,
             config: String::new(),
+            begun_ns: 0,
             text: ConfigText::default(),
             gatherer: Gatherer::default(),
         };
@@ -295,6 +300,9 @@ impl Checkpointer {
         }
         self.now.seq = record.seq;
         if record.kind() != Some(Kind::Config) {
+            if self.now.begun_ns == 0 {
+                self.now.begun_ns = record.engine_ts_ns;
+            }
             self.now.gatherer.take(&self.universe, record);
             return;
         }
@@ -302,6 +310,7 @@ impl Checkpointer {
             None => {}
             Some(Ok(text)) => {
                 self.now.config = text;
+                self.now.begun_ns = 0;
                 self.configure();
             }
             Some(Err(error)) => self.trouble = Some(error),

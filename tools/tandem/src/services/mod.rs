@@ -239,7 +239,7 @@ impl Drop for Services {
     fn drop(&mut self) {
         // Children first; the archive stays.
         self.prometheus = None;
-        self.postgres.down();
+        self.postgres.stop();
         self.redis.down();
         for name in ["postgres", "redis", "prometheus"] {
             let _ = std::fs::remove_dir_all(self.dir.join(name));

@@ -115,8 +115,8 @@ impl PostgresServer {
         if place.is_some() {
             return Ok(());
         }
-        // Without the thread that started it it ends at once: nobody waits for its rows then.
-        let child = bound(&self.bin.join("postgres"), "QUIT", user())
+        // Without the thread that started it it ends: nobody waits for its rows then.
+        let child = bound(&self.bin.join("postgres"), "INT", user())
             .arg("-D")
             .arg(self.data())
             .current_dir("/")
@@ -131,9 +131,18 @@ impl PostgresServer {
 
     /// Ends the server at once: connections are cut, as when its host dies.
     pub fn down(&self) {
+        self.end("-QUIT");
+    }
+
+    /// Ends the server in order: connections are cut, nothing is left behind in shared memory.
+    pub fn stop(&self) {
+        self.end("-INT");
+    }
+
+    fn end(&self, how: &str) {
         if let Some(mut child) = self.child().take() {
             self.signal_all(child.id(), "-CONT");
-            end(&mut child, "-QUIT");
+            end(&mut child, how);
         }
     }
 
@@ -180,7 +189,7 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        self.down();
+        self.stop();
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
