@@ -104,10 +104,14 @@ fn add_stages(report: &mut Daily, config: Option<&Config>, day: i64) {
         .filter(|_| is_today)
         .map(|config| RunStats::open(config, Duration::from_millis(200)));
     let why = match &stats {
-        None if config.is_none() => "A journal was named, not a run: only what its records say is told.",
+        None if config.is_none() => {
+            "A journal was named, not a run: only what its records say is told."
+        }
         None => "The day is over: of the stages since then only what records say is told.",
         Some(Err(_)) => "Nothing runs now: of the stages only what records say is told.",
-        Some(Ok(_)) => "The stages of running processes count since their start, not since midnight.",
+        Some(Ok(_)) => {
+            "The stages of running processes count since their start, not since midnight."
+        }
     };
     report.latency_note = format!("{why} {kept}");
     let Some(Ok(stats)) = stats else { return };

@@ -436,10 +436,8 @@ impl Gather {
     }
 
     fn on_order_event(&mut self, row: &Row, at_ns: i64, is_today: bool) {
-        let order = (
-            number(row, "run").unwrap_or_default(),
-            number(row, "order_key").unwrap_or_default(),
-        );
+        let order =
+            (number(row, "run").unwrap_or_default(), number(row, "order_key").unwrap_or_default());
         let (venue, symbol) = (text(row, "venue"), text(row, "symbol"));
         match text(row, "event") {
             "unknown" if is_today => {
@@ -461,7 +459,8 @@ impl Gather {
                 }
             }
             event @ ("bust" | "correction") if is_today => {
-                let what = if event == "bust" { "a fill was taken back" } else { "a fill was corrected" };
+                let what =
+                    if event == "bust" { "a fill was taken back" } else { "a fill was corrected" };
                 self.incident((what, &format!("{venue} {symbol}"), ""), at_ns);
             }
             "cancel_reject" if is_today => {
@@ -485,7 +484,9 @@ impl Gather {
         let place = [text(row, "venue"), text(row, "symbol")].join(" ").trim().to_owned();
         match text(row, "kind") {
             "level" => self.incident((&format!("level {what}"), &place, cause), at_ns),
-            "raised" => self.incident((&format!("a control raised to {what}"), &place, cause), at_ns),
+            "raised" => {
+                self.incident((&format!("a control raised to {what}"), &place, cause), at_ns)
+            }
             "command" => self.incident((&format!("command {what}"), &place, cause), at_ns),
             "config" => self.incident(("a configuration cannot be read", &place, what), at_ns),
             "reconciled" => {
@@ -506,6 +507,8 @@ impl Gather {
             let name = [why, venue].join(" ").trim().to_owned();
             let begin = at_ns.max(period.from_ns);
             let process = self.processes.entry(name.clone()).or_insert((begin, None, 0, 0));
+            // The first word of a start is no death.
+            let was_alive = process.1.is_some();
             match (what, process.1) {
                 ("alive", None) => process.1 = Some(begin),
                 ("dead", Some(since)) => {
@@ -514,7 +517,7 @@ impl Gather {
                 }
                 _ => {}
             }
-            if what == "dead" && period.holds(at_ns) {
+            if what == "dead" && was_alive && period.holds(at_ns) {
                 process.3 += 1;
                 self.incident(("a process died", &name, ""), at_ns);
             }
@@ -524,10 +527,11 @@ impl Gather {
         }
         let place = [venue, text(row, "symbol")].join(" ").trim().to_owned();
         match (kind, what) {
-            ("book", "stale" | "syncing") => {
+            // For no reason: the ordinary course of a start.
+            ("book", "stale" | "syncing") if why != "none" => {
                 self.incident((&format!("a book went {what}"), &place, why), at_ns);
             }
-            ("session", state) if state != "ready" => {
+            ("session", state) if !matches!(state, "connecting" | "authenticated" | "ready") => {
                 self.incident((&format!("session {state}"), &place, why), at_ns);
             }
             ("status" | "rules", state) if state != "trading" => {
@@ -578,17 +582,19 @@ impl Gather {
             }
         }
         let orders = orders.into_iter();
-        self.report.orders = orders
-            .map(|((venue, state), count)| OrderLine { venue, state, count })
-            .collect();
+        self.report.orders =
+            orders.map(|((venue, state), count)| OrderLine { venue, state, count }).collect();
         self.report
     }
 
     fn funnel(&mut self, period: &Period) {
         let mut kinds: BTreeMap<String, FunnelLine> = BTreeMap::new();
-        for row in self.found.values() {
+        let stories = self.stories.by_round.iter();
+        let taken: std::collections::BTreeSet<(i64, i64)> =
+            stories.filter_map(|((run, _), story)| Some((*run, story.opportunity?))).collect();
+        for (name, row) in &self.found {
             let line = kinds.entry(text(row, "kind").to_owned()).or_default();
-            let is_taken = number(row, "round").is_some();
+            let is_taken = taken.contains(name);
             let is_denied = !is_taken && !text(row, "denied_by").is_empty();
             line.found += 1;
             line.taken += u64::from(is_taken);
@@ -634,8 +640,7 @@ impl Gather {
                 continue;
             }
             let total = self.report.one_leg_total.entry(story.asset.clone()).or_default();
-            *total =
-                (total.0 + 1, total.1.plus(story.expected), total.2.plus(story.realised));
+            *total = (total.0 + 1, total.1.plus(story.expected), total.2.plus(story.realised));
             lines.push(OneLegLine {
                 run: *run,
                 round: *round,
@@ -657,7 +662,8 @@ impl Gather {
     }
 
     fn waits(&mut self, period: &Period) {
-        let yesterday = Period { from_ns: period.from_ns.saturating_sub(DAY_NS), to_ns: period.from_ns };
+        let yesterday =
+            Period { from_ns: period.from_ns.saturating_sub(DAY_NS), to_ns: period.from_ns };
         let mut waits: BTreeMap<Wait, [Option<hdrhistogram::Histogram<u64>>; 2]> = BTreeMap::new();
         for row in self.orders.values() {
             let Some(made) = number(row, "made_ns") else { continue };
@@ -729,6 +735,5 @@ impl Gather {
                 deaths,
             });
         }
-
     }
 }

@@ -116,12 +116,18 @@ pub fn fills(
             exported.problems.push(format!("{number} {what}"));
         }
     };
-    count(unvalued, "rows without a worth: no book in the journal trades the asset against the numeraire");
+    count(
+        unvalued,
+        "rows without a worth: no book in the journal trades the asset against the numeraire",
+    );
     count(
         uncovered,
         "rows with a quantity that no lot covers, counted as without cost: give --opening-cost",
     );
-    count(all.unknown_orders, "fills of orders that this journal does not have: their side is not known");
+    count(
+        all.unknown_orders,
+        "fills of orders that this journal does not have: their side is not known",
+    );
     for (venue, asset) in all.unused_costs() {
         let text = format!("opening cost of {asset} at {venue}: no opening balance in the journal");
         exported.problems.push(text);
@@ -220,7 +226,9 @@ pub fn opportunities(
             let number = |column| rows::number(&row, column).unwrap_or_default();
             match open.entry((number("run"), number("opportunity"))) {
                 std::collections::btree_map::Entry::Vacant(place) => drop(place.insert(row)),
-                std::collections::btree_map::Entry::Occupied(mut known) => known.get_mut().merge(row),
+                std::collections::btree_map::Entry::Occupied(mut known) => {
+                    known.get_mut().merge(row)
+                }
             }
         }
         count += 1;
@@ -351,9 +359,17 @@ pub fn audit(
                 Table::Runs => {
                     let is_new = hashes.insert(text("config_hash").to_owned());
                     details.push_str(&format!("configuration {}", text("config_hash")));
-                    let why = if is_new { "another configuration" } else { "the same configuration" };
+                    let why =
+                        if is_new { "another configuration" } else { "the same configuration" };
                     let run = number("run");
-                    Act { kind: "run", who: "engine", what: text("mode"), why, run, ..Act::default() }
+                    Act {
+                        kind: "run",
+                        who: "engine",
+                        what: text("mode"),
+                        why,
+                        run,
+                        ..Act::default()
+                    }
                 }
                 Table::RoundStages => {
                     let amount = |column| rows::amount(row, column).unwrap_or_default();
@@ -367,15 +383,17 @@ pub fn audit(
                     let what = text("stage");
                     Act { kind: "round", who: "engine", what, run, round, ..Act::default() }
                 }
-                Table::VenueEvents if matches!(text("kind"), "process" | "gap" | "session") => Act {
-                    kind: text("kind"),
-                    who: "engine",
-                    what: text("what"),
-                    why: text("reason"),
-                    venue: text("venue"),
-                    symbol: text("symbol"),
-                    ..Act::default()
-                },
+                Table::VenueEvents if matches!(text("kind"), "process" | "gap" | "session") => {
+                    Act {
+                        kind: text("kind"),
+                        who: "engine",
+                        what: text("what"),
+                        why: text("reason"),
+                        venue: text("venue"),
+                        symbol: text("symbol"),
+                        ..Act::default()
+                    }
+                }
                 _ => continue,
             };
             let at_ns = at_ns.or(number("started_at")).unwrap_or(record.engine_ts_ns);

@@ -74,8 +74,8 @@ impl OpeningCosts {
     pub fn read(path: &Path) -> Result<OpeningCosts, FillsError> {
         let place = path.display().to_string();
         let wrong = |place: String, why: String| FillsError::Opening { place, why };
-        let text =
-            std::fs::read_to_string(path).map_err(|error| wrong(place.clone(), error.to_string()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| wrong(place.clone(), error.to_string()))?;
         let mut costs = OpeningCosts::default();
         for (idx, line) in text.lines().enumerate() {
             let at = || format!("{place}: line {}", idx + 1);
@@ -382,7 +382,9 @@ impl Entry {
             let mut rest = disposed.proceeds;
             for (idx, (part, acquired_ns)) in parts.iter().enumerate() {
                 let proceeds = match idx + 1 < parts.len() {
-                    true => disposed.proceeds.map(|all| super::lots::share(all, part.qty, disposed.qty)),
+                    true => {
+                        disposed.proceeds.map(|all| super::lots::share(all, part.qty, disposed.qty))
+                    }
                     false => rest,
                 };
                 rest = rest.zip(proceeds).map(|(rest, part)| rest.minus(part));
@@ -830,9 +832,11 @@ impl Fills {
             rest = rest.minus(lot.qty);
             let lot_id = self.lots.add(&pool, lot);
             let (qty, cost) = (lot.qty, lot.cost);
-            let acquired = Acquired { asset: asset.clone(), qty, cost, pool: Some(pool), lot: lot_id };
+            let acquired =
+                Acquired { asset: asset.clone(), qty, cost, pool: Some(pool), lot: lot_id };
             let amount = cost.unwrap_or_default();
-            let source = format!("the file of opening costs, {}", crate::time::utc(lot.acquired_ns));
+            let source =
+                format!("the file of opening costs, {}", crate::time::utc(lot.acquired_ns));
             let worth = Some(Worth { amount, source });
             self.waiting.push(Entry { acquired: Some(acquired), worth, ..head.clone() });
         }

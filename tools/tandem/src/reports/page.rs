@@ -88,8 +88,7 @@ fn clock(utc: &str) -> String {
 }
 
 fn sums(by_asset: &std::collections::BTreeMap<String, super::Exact>) -> String {
-    let sums: Vec<String> =
-        by_asset.iter().map(|(asset, sum)| format!("{sum} {asset}")).collect();
+    let sums: Vec<String> = by_asset.iter().map(|(asset, sum)| format!("{sum} {asset}")).collect();
     if sums.is_empty() { "0".to_owned() } else { sums.join(", ") }
 }
 
@@ -102,7 +101,8 @@ fn optional(value: Option<impl ToString>) -> String {
 pub fn of_day(report: &Daily) -> Page {
     let title = format!("Tandem, {} UTC", report.day);
     if report.is_empty() {
-        let notes = vec!["No record of this day: nothing ran, or it is in another journal.".to_owned()];
+        let notes =
+            vec!["No record of this day: nothing ran, or it is in another journal.".to_owned()];
         return Page { title, notes, sections: Vec::new() };
     }
     let runs: Vec<String> = report
@@ -221,8 +221,17 @@ fn one_leg(report: &Daily) -> Section {
     let mut tables = vec![total];
     if !report.one_leg.is_empty() {
         let head = [
-            "run", "round", "at", "outcome", "kind", "pair", "#hedges", "asset", "#expected",
-            "#realised", "#cost",
+            "run",
+            "round",
+            "at",
+            "outcome",
+            "kind",
+            "pair",
+            "#hedges",
+            "asset",
+            "#expected",
+            "#realised",
+            "#cost",
         ];
         let caption = format!(
             "The {} dearest of {}: what was expected less what was realised",
@@ -271,9 +280,10 @@ fn latency(report: &Daily) -> Section {
         "#max yesterday",
         "#orders yesterday",
     ];
-    let caption = "How long orders waited, this day and the one before, by the journal's own stamps";
-    let waits = TableText::new(caption, &head, "No order was sent.")
-        .with(report.waits.iter().map(of));
+    let caption =
+        "How long orders waited, this day and the one before, by the journal's own stamps";
+    let waits =
+        TableText::new(caption, &head, "No order was sent.").with(report.waits.iter().map(of));
     let mut tables = vec![waits];
     if !report.stages.is_empty() {
         let head = ["process", "stage", "#p50", "#p99", "#p99.9", "#max", "#count"];
@@ -285,7 +295,15 @@ fn latency(report: &Daily) -> Section {
                 true => wait(number),
                 false => number.to_string(),
             };
-            line([&s.process, &s.stage, &show(p.p50), &show(p.p99), &show(p.p999), &show(p.max), &p.count])
+            line([
+                &s.process,
+                &s.stage,
+                &show(p.p50),
+                &show(p.p99),
+                &show(p.p999),
+                &show(p.max),
+                &p.count,
+            ])
         })));
     }
     let notes = vec![report.latency_note.clone()];
@@ -293,14 +311,15 @@ fn latency(report: &Daily) -> Section {
 }
 
 fn incidents(report: &Daily) -> Section {
-    let all = TableText::new(
-        "What went wrong or might have, equal ones together",
-        &["first", "last", "what", "where", "why", "#times"],
-        "Nothing.",
-    )
-    .with(report.incidents.iter().map(|i| {
-        line([&clock(&i.first), &clock(&i.last), &i.what, &i.place, &i.why, &i.times])
-    }));
+    let all =
+        TableText::new(
+            "What went wrong or might have, equal ones together",
+            &["first", "last", "what", "where", "why", "#times"],
+            "Nothing.",
+        )
+        .with(report.incidents.iter().map(|i| {
+            line([&clock(&i.first), &clock(&i.last), &i.what, &i.place, &i.why, &i.times])
+        }));
     let caption = match report.unknown_count {
         0 => "Orders whose outcome was not known for a time".to_owned(),
         all => format!(
@@ -313,16 +332,13 @@ fn incidents(report: &Daily) -> Section {
         let lasted = u.lasted_ms.map_or("still unknown".to_owned(), |ms| format!("{ms} ms"));
         line([&u.order, &u.venue, &u.symbol, &clock(&u.since), &u.why, &lasted])
     }));
-    Section {
-        title: "Incidents".to_owned(),
-        notes: Vec::new(),
-        tables: vec![all, unknown],
-    }
+    Section { title: "Incidents".to_owned(), notes: Vec::new(), tables: vec![all, unknown] }
 }
 
 fn uptime(report: &Daily) -> Section {
     let head = ["process", "#known for", "#up", "#deaths"];
-    let caption = "How long each process was there, of the time for which the journal says it (h:mm:ss)";
+    let caption =
+        "How long each process was there, of the time for which the journal says it (h:mm:ss)";
     let table = TableText::new(caption, &head, "Nothing is known.").with(
         report
             .uptime
@@ -346,7 +362,10 @@ fn proof(report: &Daily) -> Section {
             "{} postings, each checked: balance before plus amount is the balance after in all but {}.",
             p.postings, p.broken
         ),
-        format!("{} reconciliations, {} of them with differences.", p.reconciliations, p.reconciliations_differing),
+        format!(
+            "{} reconciliations, {} of them with differences.",
+            p.reconciliations, p.reconciliations_differing
+        ),
         format!(
             "{} balances, {differing} of them other than the venue's last word of this day or before it.",
             report.balances.len()
@@ -362,7 +381,8 @@ fn proof(report: &Daily) -> Section {
         "#words",
         "#equal at once",
     ];
-    let caption = "Our ledger when the venue spoke last, beside its words; a word may be older than a fill";
+    let caption =
+        "Our ledger when the venue spoke last, beside its words; a word may be older than a fill";
     let table = TableText::new(caption, &head, "No venue told a balance.").with(
         report.balances.iter().map(|b| {
             line([
@@ -421,7 +441,11 @@ fn text_table(out: &mut String, table: &TableText) {
     let mut put = |row: Vec<&str>| {
         let cells = row.iter().zip(&widths).zip(&table.head).map(|((cell, width), head)| {
             let width = *width;
-            if head.starts_with('#') { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            if head.starts_with('#') {
+                format!("{cell:>width$}")
+            } else {
+                format!("{cell:<width$}")
+            }
         });
         let line = cells.collect::<Vec<_>>().join("  ");
         let _ = writeln!(out, "  {}", line.trim_end());

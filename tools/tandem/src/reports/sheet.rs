@@ -345,10 +345,9 @@ fn schema(columns: &[Column]) -> Result<Type, ParquetError> {
             .with_repetition(Repetition::OPTIONAL)
             .with_logical_type(logical);
         let field = match column.holds {
-            Holds::Amount => field
-                .with_length(AMOUNT_BYTES)
-                .with_precision(DIGITS)
-                .with_scale(i32::from(PLACES)),
+            Holds::Amount => {
+                field.with_length(AMOUNT_BYTES).with_precision(DIGITS).with_scale(i32::from(PLACES))
+            }
             _ => field,
         };
         fields.push(Arc::new(field.build()?));
@@ -500,7 +499,11 @@ mod tests {
         let rows: Vec<_> =
             reader.get_row_iter(None).expect("rows").map(|row| row.expect("a row")).collect();
         assert_eq!(rows.len(), GROUP + 12);
-        assert_eq!(rows[3].get_string(0).expect("text"), "=cmd()", "no apostrophe where none is due");
+        assert_eq!(
+            rows[3].get_string(0).expect("text"),
+            "=cmd()",
+            "no apostrophe where none is due"
+        );
         let decimal = |row: usize| {
             let decimal = rows[row].get_decimal(1).expect("a decimal");
             assert_eq!((decimal.precision(), decimal.scale()), (38, 18));
