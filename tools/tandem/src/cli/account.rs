@@ -11,7 +11,9 @@ use tandem_core::record::Venue;
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::accounts::Accounts;
 use crate::records::Origin;
-use crate::time::utc;
+use crate::reports::period::{Period, PeriodArgs};
+use crate::reports::pnl_by::{self, By};
+use crate::time::{now_ns, utc};
 
 /// Where to read.
 #[derive(Args, Debug)]
@@ -27,12 +29,15 @@ pub struct AccountArgs {
 }
 
 impl AccountArgs {
-    fn read(&self) -> Result<Accounts, Failure> {
-        let journal = match &self.journal {
+    fn origin(&self) -> Result<Origin, Failure> {
+        Ok(match &self.journal {
             Some(journal) => Origin::from(journal),
             None => Origin::of(&self.config.load()?),
-        };
-        Accounts::read(journal).map_err(Failure::unreachable)
+        })
+    }
+
+    fn read(&self) -> Result<Accounts, Failure> {
+        Accounts::read(self.origin()?).map_err(Failure::unreachable)
     }
 }
 
@@ -164,8 +169,65 @@ pub fn pnl_text(accounts: &Accounts) -> PnlText {
     told
 }
 
+/// What to sum, and by what.
+#[derive(Args, Debug)]
+pub struct PnlArgs {
+    #[command(flatten)]
+    account: AccountArgs,
+    /// Settled rounds by this, edge expected beside realised; without it: days, fees and volume.
+    #[arg(long)]
+    by: Option<By>,
+    #[command(flatten)]
+    period: PeriodArgs,
+}
+
+fn pnl_by(args: &PnlArgs, by: By) -> Done {
+    let period = Period::read(&args.period, now_ns()).map_err(Failure::usage)?;
+    let told = pnl_by::read(args.account.origin()?, by, period).map_err(Failure::unreachable)?;
+    if args.account.json {
+        print_json(&told);
+        return Ok(Outcome::Ok);
+    }
+    for flow in &told.flows {
+        print(format_args!("{} {} {}: {}", flow.venue, flow.asset, flow.account, flow.amount));
+    }
+    if by == By::Venue {
+        print(
+            "rounds that touched a venue; others touched them too, so these lines do not add up:",
+        );
+    }
+    if told.lines.is_empty() {
+        print("no round has been settled");
+    }
+    for line in &told.lines {
+        print(format_args!(
+            "{:<24} {:>6} rounds ({} filled on every leg) · expected {} {a} · realised {} {a} ({}) · worth {} {}",
+            line.group,
+            line.rounds,
+            line.filled,
+            line.expected,
+            line.realised,
+            line.difference,
+            line.worth,
+            told.numeraire,
+            a = line.asset,
+        ));
+    }
+    if told.unsettled != 0 {
+        print(format_args!("{} rounds are not settled", told.unsettled));
+    }
+    Ok(Outcome::Ok)
+}
+
 /// `tandem pnl`.
-pub fn pnl(args: &AccountArgs) -> Done {
+pub fn pnl(args: &PnlArgs) -> Done {
+    if let Some(by) = args.by {
+        return pnl_by(args, by);
+    }
+    if args.period.since.is_some() || args.period.until.is_some() {
+        return Err(Failure::usage("--since and --until need --by: without it days are shown"));
+    }
+    let args = &args.account;
     let told = pnl_text(&args.read()?);
     if args.json {
         print_json(&told);

@@ -285,6 +285,8 @@ Keys: p pause, K KILL, / filter, l latency, o orders, ? help, q quit. NO_COLOR i
     #[command(after_help = "Examples:
   tandem opportunities                     of the configured run, the last 20
   tandem opportunities --journal DIR --kind cross_quote --json
+  tandem opportunities --verdict taken --venue kraken --since 10m
+  tandem opportunities --min-net 5 --last 0 --csv > found.csv
   tandem opportunities --denials")]
     Opportunities(opportunities::OpportunitiesArgs),
     /// The orders in a journal and what became of them.
@@ -298,9 +300,10 @@ Keys: p pause, K KILL, / filter, l latency, o orders, ? help, q quit. NO_COLOR i
   tandem balances --json")]
     Balances(account::AccountArgs),
     /// What was gained, by day; fees and volume by venue.
-    #[command(after_help = "Example:
-  tandem pnl --journal DIR")]
-    Pnl(account::AccountArgs),
+    #[command(after_help = "Examples:
+  tandem pnl --journal DIR
+  tandem pnl --by route --since 2h         edge expected beside realised")]
+    Pnl(account::PnlArgs),
     /// Reports for people.
     Report {
         #[command(subcommand)]

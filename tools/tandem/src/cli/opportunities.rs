@@ -1,18 +1,23 @@
 //! `opportunities`: what a journal says was found and denied.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tandem_core::graph::CycleKind;
 use tandem_core::record::{Kind, Venue, flag};
 use tandem_core::report::{Denial, Opportunity, Phase};
+use tandem_drain::rows::Table;
+use tandem_shm::JournalError;
 
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::records::{Origin, Records};
-use crate::table::{Collector, Table};
-use crate::time::utc;
+use crate::reports::period::{Period, PeriodArgs};
+use crate::reports::sheet::field;
+use crate::reports::{Exact, rows};
+use crate::table::{self, Collector};
+use crate::time::{now_ns, utc};
 use crate::trades::denial_name;
 
 /// What to show.
@@ -35,9 +40,79 @@ pub struct OpportunitiesArgs {
     /// The denied candidates instead.
     #[arg(long)]
     denials: bool,
+    /// What became of it: taken by a round, denied by a control, or gone.
+    #[arg(long, conflicts_with = "denials")]
+    verdict: Option<VerdictName>,
+    /// Only where a leg has this symbol, as its venue writes it.
+    #[arg(long)]
+    symbol: Option<String>,
+    /// Only where a leg is at this venue.
+    #[arg(long)]
+    venue: Option<String>,
+    /// At least this net, in the asset of each.
+    #[arg(long, value_name = "AMOUNT")]
+    min_net: Option<String>,
+    #[command(flatten)]
+    period: PeriodArgs,
+    /// As CSV, one line each.
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
     /// As JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What became of an opportunity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VerdictName {
+    Taken,
+    Denied,
+    Gone,
+}
+
+/// What became of the opportunities of a journal: by the moment when each was first seen, and its number.
+#[derive(Default)]
+struct Verdicts {
+    taken: BTreeSet<(i64, i64)>,
+    denied: BTreeSet<(i64, i64)>,
+}
+
+impl Verdicts {
+    fn read(journal: Origin) -> Result<Verdicts, Failure> {
+        // Numbers begin anew with each run, moments do not.
+        let (mut verdicts, mut seen) = (Verdicts::default(), BTreeMap::new());
+        rows::read::<JournalError>(journal, |_, _, rows| {
+            for row in &rows {
+                let of = |column| rows::number(row, column).unwrap_or_default();
+                match row.table {
+                    Table::Opportunities => {
+                        let name = (of("first_ns"), of("opportunity"));
+                        seen.insert((of("run"), of("opportunity")), name);
+                        if !rows::text(row, "denied_by").is_empty() {
+                            verdicts.denied.insert(name);
+                        }
+                    }
+                    Table::Rounds => {
+                        let name = seen.get(&(of("run"), of("opportunity")));
+                        verdicts.taken.extend(name.copied());
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .map_err(Failure::unreachable)?;
+        Ok(verdicts)
+    }
+
+    fn of(&self, told: &OpportunityText) -> VerdictName {
+        let name = (told.first_ns, told.id);
+        match (self.taken.contains(&name), self.denied.contains(&name)) {
+            (true, _) => VerdictName::Taken,
+            (false, true) => VerdictName::Denied,
+            (false, false) => VerdictName::Gone,
+        }
+    }
 }
 
 /// One leg for people and scripts.
@@ -131,7 +206,7 @@ pub enum Told {
 /// Reads every opportunity and denial of a journal.
 pub fn read(journal: impl Into<Origin>, mut each: impl FnMut(Told)) -> Result<(), Failure> {
     let mut reader = Records::open(journal).map_err(Failure::unreachable)?;
-    let (mut collector, mut table): (Collector, Option<(Table, tandem_core::graph::Graph)>) =
+    let (mut collector, mut table): (Collector, Option<(table::Table, tandem_core::graph::Graph)>) =
         (Collector::default(), None);
     let mut group = Vec::new();
     while let Some(record) = reader.next().map_err(Failure::failed)? {
@@ -165,7 +240,7 @@ pub fn read(journal: impl Into<Origin>, mut each: impl FnMut(Told)) -> Result<()
     Ok(())
 }
 
-fn opportunity_text(table: &Table, told: &Opportunity) -> OpportunityText {
+fn opportunity_text(table: &table::Table, told: &Opportunity) -> OpportunityText {
     let legs = told.legs().iter().map(|leg| LegText {
         venue: venue_name(leg.venue),
         symbol: symbol(table, leg.instrument),
@@ -206,7 +281,11 @@ fn opportunity_text(table: &Table, told: &Opportunity) -> OpportunityText {
     }
 }
 
-fn denial_text(table: &Table, graph: &tandem_core::graph::Graph, told: &Denial) -> DenialText {
+fn denial_text(
+    table: &table::Table,
+    graph: &tandem_core::graph::Graph,
+    told: &Denial,
+) -> DenialText {
     let edges = graph.cycles().get(told.cycle as usize).map_or(&[][..], |cycle| cycle.edges());
     let legs = edges.iter().map(|edge| LegText {
         venue: venue_name(table.universe.instruments[usize::from(edge.instrument())].venue as u8),
@@ -243,7 +322,7 @@ fn venue_name(tag: u8) -> String {
     Venue::from_tag(tag).map_or("?", Venue::name).to_owned()
 }
 
-fn symbol(table: &Table, instrument: u16) -> String {
+fn symbol(table: &table::Table, instrument: u16) -> String {
     let found = table.instruments.get(usize::from(instrument));
     found.map_or("?", |instrument| instrument.symbol.as_str()).to_owned()
 }
@@ -261,14 +340,44 @@ pub fn run(args: &OpportunitiesArgs) -> Done {
             "--kind {kind}: write cross_venue, triangular or cross_quote"
         )));
     }
+    let period = Period::read(&args.period, now_ns()).map_err(Failure::usage)?;
+    let min_net = match &args.min_net {
+        None => None,
+        Some(text) => Some(Exact::read(text).ok_or_else(|| {
+            Failure::usage(format!(
+                "--min-net {text}: write an amount of the start asset, e.g. 2.5"
+            ))
+        })?),
+    };
+    if let Some(venue) = &args.venue
+        && crate::config::venue_named(venue).is_none()
+    {
+        return Err(Failure::usage(format!("--venue {venue}: write binance, coinbase or kraken")));
+    }
+    let verdicts = match args.verdict {
+        None => None,
+        Some(verdict) => Some((verdict, Verdicts::read(journal.clone())?)),
+    };
+    let fits = |legs: &[LegText], at_ns: i64, net: &str| {
+        let named = |wanted: &Option<String>, of: fn(&LegText) -> &str| {
+            wanted.as_ref().is_none_or(|wanted| legs.iter().any(|leg| of(leg) == wanted))
+        };
+        named(&args.venue, |leg| &leg.venue)
+            && named(&args.symbol, |leg| &leg.symbol)
+            && period.holds(at_ns)
+            && min_net.is_none_or(|least| Exact::read(net).is_some_and(|net| least <= net))
+    };
     let open = format!("{:?}", Phase::Open).to_lowercase();
     let mut last: VecDeque<Told> = VecDeque::new();
     read(journal, |told| {
         let (kind, wanted) = match &told {
             Told::Opportunity(o) => {
-                (&o.kind, !args.denials && (args.all_phases || o.phase == open))
+                let is_asked = !args.denials && (args.all_phases || o.phase == open);
+                let is_verdict =
+                    verdicts.as_ref().is_none_or(|(verdict, all)| all.of(o) == *verdict);
+                (&o.kind, is_asked && is_verdict && fits(&o.legs, o.at_ns, &o.net))
             }
-            Told::Denial(d) => (&d.kind, args.denials),
+            Told::Denial(d) => (&d.kind, args.denials && fits(&d.legs, d.at_ns, &d.net)),
         };
         if wanted && args.kind.as_ref().is_none_or(|only| only == kind) {
             last.push_back(told);
@@ -277,6 +386,10 @@ pub fn run(args: &OpportunitiesArgs) -> Done {
             }
         }
     })?;
+    if args.csv {
+        print_csv(&last);
+        return Ok(Outcome::Ok);
+    }
     for told in &last {
         match (told, args.json) {
             (Told::Opportunity(told), true) => print_json(told),
@@ -297,6 +410,46 @@ pub fn run(args: &OpportunitiesArgs) -> Done {
         }
     }
     Ok(Outcome::Ok)
+}
+
+/// The same columns for opportunities and denials; lines end as RFC 4180 says.
+fn print_csv(all: &VecDeque<Told>) {
+    print("at,id,phase,kind,verdict,asset,net,spent,gross_ppb,buffers_ppm,age_ns,times,legs\r");
+    for told in all {
+        let cells: [String; 13] = match told {
+            Told::Opportunity(o) => [
+                o.at.clone(),
+                o.id.to_string(),
+                o.phase.clone(),
+                o.kind.clone(),
+                String::new(),
+                field(&o.asset),
+                o.net.clone(),
+                o.spent.clone(),
+                o.gross_ppb.to_string(),
+                o.buffers_ppm.to_string(),
+                o.age_ns.to_string(),
+                o.times.to_string(),
+                field(&route(&o.legs)),
+            ],
+            Told::Denial(d) => [
+                d.at.clone(),
+                String::new(),
+                "denied".to_owned(),
+                d.kind.clone(),
+                field(&d.verdict),
+                field(&d.asset),
+                d.net.clone(),
+                d.spent.clone(),
+                d.gross_ppb.to_string(),
+                d.buffers_ppm.to_string(),
+                d.age_ns.to_string(),
+                d.times.to_string(),
+                field(&route(&d.legs)),
+            ],
+        };
+        print(format_args!("{}\r", cells.join(",")));
+    }
 }
 
 fn route(legs: &[LegText]) -> String {

@@ -507,6 +507,8 @@ impl Gather {
             let name = [why, venue].join(" ").trim().to_owned();
             let begin = at_ns.max(period.from_ns);
             let process = self.processes.entry(name.clone()).or_insert((begin, None, 0, 0));
+            // The first word of a start is no death.
+            let was_alive = process.1.is_some();
             match (what, process.1) {
                 ("alive", None) => process.1 = Some(begin),
                 ("dead", Some(since)) => {
@@ -515,7 +517,7 @@ impl Gather {
                 }
                 _ => {}
             }
-            if what == "dead" && period.holds(at_ns) {
+            if what == "dead" && was_alive && period.holds(at_ns) {
                 process.3 += 1;
                 self.incident(("a process died", &name, ""), at_ns);
             }
@@ -525,10 +527,11 @@ impl Gather {
         }
         let place = [venue, text(row, "symbol")].join(" ").trim().to_owned();
         match (kind, what) {
-            ("book", "stale" | "syncing") => {
+            // For no reason: the ordinary course of a start.
+            ("book", "stale" | "syncing") if why != "none" => {
                 self.incident((&format!("a book went {what}"), &place, why), at_ns);
             }
-            ("session", state) if state != "ready" => {
+            ("session", state) if !matches!(state, "connecting" | "authenticated" | "ready") => {
                 self.incident((&format!("session {state}"), &place, why), at_ns);
             }
             ("status" | "rules", state) if state != "trading" => {
@@ -586,9 +589,12 @@ impl Gather {
 
     fn funnel(&mut self, period: &Period) {
         let mut kinds: BTreeMap<String, FunnelLine> = BTreeMap::new();
-        for row in self.found.values() {
+        let stories = self.stories.by_round.iter();
+        let taken: std::collections::BTreeSet<(i64, i64)> =
+            stories.filter_map(|((run, _), story)| Some((*run, story.opportunity?))).collect();
+        for (name, row) in &self.found {
             let line = kinds.entry(text(row, "kind").to_owned()).or_default();
-            let is_taken = number(row, "round").is_some();
+            let is_taken = taken.contains(name);
             let is_denied = !is_taken && !text(row, "denied_by").is_empty();
             line.found += 1;
             line.taken += u64::from(is_taken);

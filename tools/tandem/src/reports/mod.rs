@@ -13,6 +13,7 @@ pub mod fills;
 pub mod lots;
 pub mod page;
 pub mod period;
+pub mod pnl_by;
 pub mod rates;
 pub mod rows;
 pub mod sheet;

@@ -54,6 +54,8 @@ pub struct Story {
     pub stage: String,
     /// It follows from no opportunity of its run.
     pub is_orphan: bool,
+    /// The opportunity that it took.
+    pub opportunity: Option<i64>,
     /// Kind of its cycle; empty where it follows from none.
     pub kind: String,
     /// Pairs of its cycle.
@@ -123,6 +125,7 @@ impl Stories {
                 let exact = |column: &str| amount(row, column).unwrap_or_default();
                 text(row, "stage").clone_into(&mut story.stage);
                 story.is_orphan = yes(row, "orphan");
+                story.opportunity = number(row, "opportunity");
                 text(row, "kind").clone_into(&mut story.kind);
                 text(row, "pair").clone_into(&mut story.pair);
                 text(row, "venues").clone_into(&mut story.venues);
