@@ -1,6 +1,7 @@
 //! A PostgreSQL of its own for a test: a cluster in a temporary folder, a free port, a Unix socket, and TLS.
 //!
 //! The server refuses to run as root: there it runs as the user `postgres`. It is ended when the value is dropped.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
 use std::net::TcpListener;
