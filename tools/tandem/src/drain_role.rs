@@ -146,7 +146,7 @@ pub fn beside(config: &Config, registry: Registry) -> Beside {
         Ok(path) => Some((whose.to_owned(), path)),
         // Another unit's credential: how old it is cannot be seen from here.
         Err(error) => {
-            tracing::warn!(%error, "the age of the {whose}' key is not known");
+            tracing::warn!(%error, "the age of the key of the {whose} is not known");
             None
         }
     });
