@@ -797,3 +797,29 @@ fn opportunities_by_filter() {
         assert_eq!(tandem(&[&base[..], words].concat()).status.code(), Some(2), "{words:?}");
     }
 }
+
+#[test]
+fn the_audit_says_who_and_in_whose_words() {
+    let dir = Folder::new("audit");
+    let journal = day().write(&dir.0.join("journal"));
+    let (path, log) = (dir.0.join("audit.csv"), dir.0.join("level.log"));
+    let at_ns = MIDNIGHT + 15 * SECOND;
+    let line = format!(
+        "{{\"global\":\"PAUSE\",\"venues\":{{\"kraken\":\"HALT\"}},\"cause\":\"operator\",\"who\":\"ada\",\
+         \"reason\":\"=news, at noon\",\"at_ns\":{at_ns}}}\n"
+    );
+    fs::write(&log, format!("{line}half a li")).unwrap();
+    let target = Target { path: &path, format: Format::Csv, force: false, period: Period::ALL };
+    let exported = exports::audit(journal.as_path(), target, Some(&log)).unwrap();
+    assert!(exported.problems.iter().any(|problem| problem.contains("1 lines")), "{exported:?}");
+    let rows = csv(&fs::read_to_string(&path).unwrap());
+    let at = rows.iter().position(|row| row["kind"] == "operator").unwrap();
+    let act = &rows[at];
+    assert_eq!((act["who"].as_str(), act["what"].as_str()), ("ada", "PAUSE"));
+    assert_eq!(act["why"], "'=news, at noon", "no formula");
+    assert!(act["details"].contains("HALT"));
+    // In the order in which things happened: after the run's start, before the round.
+    assert_eq!(rows[0]["kind"], "run");
+    assert!(rows[at..].iter().any(|row| row["kind"] == "round"));
+    assert!(rows.is_sorted_by_key(|row| row["at"].clone()));
+}

@@ -201,7 +201,8 @@ fn funnel(report: &Daily) -> Section {
         TableText::new("Orders by how they ended", &["venue", "end", "#orders"], "No order.")
             .with(report.orders.iter().map(|o| line([&o.venue, &o.state, &o.count])));
     let note = "The edge found is of every opportunity at its best, after fees and buffers: many share the same \
-                depth, so it is more than could have been taken.";
+                depth, so it is more than could have been taken. Several rounds may take one opportunity, one \
+                after the other; the columns after `taken` count rounds.";
     Section {
         title: "Opportunities".to_owned(),
         notes: vec![note.to_owned()],
