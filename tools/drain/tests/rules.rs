@@ -439,7 +439,8 @@ fn an_archive_that_stands_still_is_late_or_has_no_room() {
     };
     let ticket = |rule| ticket(rule, "");
     let page = |rule| page(rule, "");
-    let cases: &[(ArchiveLook, &[(Rule, String, Severity)])] = &[
+    type Told = (Rule, String, Severity);
+    let cases: &[(ArchiveLook, &[Told])] = &[
         (well, &[]),
         (ArchiveLook { lag_ns: 10 * S, ..well }, &[ticket(Rule::ARCHIVE_LAG)]),
         (ArchiveLook { free_ppm: 199_999, ..well }, &[ticket(Rule::ARCHIVE_DISK)]),

@@ -488,7 +488,7 @@ fn no_fault_makes_an_opportunity_and_every_book_recovers() {
     let follower = Follower::start(dir.path().join("journal"));
     assert!(follower.wait_live(None, STEADY, Duration::from_secs(60)), "not in sync at start");
     let tiles = Mutex::new(up.tiles());
-    assert_eq!(tiles.lock().unwrap().len(), 4, "{tiles:?}");
+    assert_eq!(tiles.lock().unwrap().len(), 5, "engine, feeds and drain: {tiles:?}");
 
     let instruments: Vec<(Venue, String)> = {
         let seen = follower.seen();
