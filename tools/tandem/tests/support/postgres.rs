@@ -1,4 +1,5 @@
 //! A PostgreSQL of its own for a test: the library's, with a free port besides its socket, and TLS.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
 use std::net::TcpListener;
