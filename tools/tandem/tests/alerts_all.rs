@@ -311,9 +311,11 @@ impl Drop for Process {
 
 /// The UTC minute of the day that begins next but one, and how long that is.
 fn coming_minute() -> (i64, Duration) {
-    let now_s = now_ns() / 1_000_000_000;
-    let minute = now_s.div_euclid(60) + 1;
-    (minute.rem_euclid(1_440), Duration::from_secs(u64::try_from(minute * 60 - now_s).unwrap()))
+    const MINUTE_NS: i64 = 60_000_000_000;
+    let now_ns = now_ns();
+    let minute = now_ns.div_euclid(MINUTE_NS) + 1;
+    let left_ns = u64::try_from(minute * MINUTE_NS - now_ns).unwrap();
+    (minute.rem_euclid(1_440), Duration::from_nanos(left_ns))
 }
 
 fn newest(folder: &Path, ends: &str) -> Vec<PathBuf> {
@@ -437,11 +439,10 @@ fn every_alert_is_fired_by_its_fault() {
     desk.wait(&[Rule::REDIS]);
     redis = Process::redis(&sock);
     desk.begin("a table refuses every row");
-    let refuse = "ALTER TABLE tandem.audit ADD CONSTRAINT refuses CHECK (false) NOT VALID";
+    let refuse = "ALTER TABLE tandem.fills ADD CONSTRAINT refuses CHECK (false) NOT VALID";
     owner.batch_execute(refuse).unwrap();
-    assert_eq!(live.say(&["pause", "--reason", "test"]).code, 0);
     desk.wait(&[Rule::DEAD_LETTER]);
-    owner.batch_execute("ALTER TABLE tandem.audit DROP CONSTRAINT refuses").unwrap();
+    owner.batch_execute("ALTER TABLE tandem.fills DROP CONSTRAINT refuses").unwrap();
     arm(&live);
     desk.begin("PostgreSQL stopped");
     database.down();
@@ -471,8 +472,8 @@ fn every_alert_is_fired_by_its_fault() {
     desk.wait(&[Rule::ONE_LEG, Rule::EDGE]);
     live.clear();
     arm(&live);
-    desk.begin("replies of Kraken are lost, and questions are not answered");
-    live.fault("reply_lost", "kraken", &json!({"seconds": 12.0}));
+    desk.begin("orders to Kraken are lost, and questions are not answered");
+    live.fault("order_lost", "kraken", &json!({"seconds": 12.0}));
     live.fault("order_lost", "kraken", &json!({"request": "query", "seconds": 12.0}));
     desk.wait(&[Rule::UNKNOWN]);
     live.clear();
@@ -515,6 +516,7 @@ fn every_alert_is_fired_by_its_fault() {
     let last = fills["fills"].as_array().unwrap().last().unwrap()["seq"].clone();
     live.sim().post("/account", &json!({"action": "bust", "fill": last}));
     desk.wait(&[Rule::LEVEL]);
+    arm(&live);
     desk.begin("an order by hand fills, another one stays open, and the account is read anew");
     for price in [None, Some("20010.00")] {
         let mut body = json!({"action": "order", "account": ACCOUNT, "venue": "binance",
