@@ -132,13 +132,13 @@ fn a_key_file_that_is_open_or_of_another_world_is_refused() {
         );
     }
     let real =
-        live.other_config("real.toml", |config| config.replace("127.0.0.1", "venue.invalid"));
+        live.other_config("real.toml", |config| config.replace("//127.0.0.1", "//venue.invalid"));
     fs::write(&keys, &text).unwrap();
     for venue in Venue::ALL {
         assert_refused(&gateway(&live, &real, venue), "holds sim keys", "a key stays in its world");
     }
-    let mixed =
-        live.other_config("mixed.toml", |config| config.replacen("127.0.0.1", "venue.invalid", 1));
+    let mixed = live
+        .other_config("mixed.toml", |config| config.replacen("//127.0.0.1", "//venue.invalid", 1));
     assert_refused(
         &gateway(&live, &mixed, Venue::Kraken),
         "venue.invalid",
