@@ -272,14 +272,3 @@ impl Trades {
         self.orders.values().filter(move |order| order.new.venue == venue)
     }
 }
-
-/// Returns the name of the control or of the verdict that denied a candidate.
-#[must_use]
-pub fn denial_name(denial: &tandem_core::report::Denial) -> String {
-    match &denial.breach {
-        Some(breach) => tandem_core::controls::Control::from_tag(breach.control)
-            .map_or("unknown", tandem_core::controls::Control::name)
-            .replace([' ', '-'], "_"),
-        None => denial.verdict.name().to_owned(),
-    }
-}

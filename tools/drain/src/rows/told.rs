@@ -17,6 +17,7 @@ use tandem_core::round::{NO_CYCLE, RoundReport, Stage};
 use super::orders::action_name;
 use super::projector::{Projector, int8, px, qty, venue_name};
 use super::{Row, Table, Value};
+use crate::model::views::denial_code;
 use crate::run::RunInfo;
 
 const DAY_NS: i64 = 86_400_000_000_000;
@@ -182,7 +183,7 @@ impl Projector {
 
     fn on_denial(&mut self, run: &RunInfo, head: &Record, told: &Denial, rows: &mut Vec<Row>) {
         let exponent = run.asset_exponent(told.start);
-        let verdict = denial_name(told);
+        let verdict = denial_code(told);
         let has_cycle = told.cycle != NO_CYCLE;
         let mut values = self.head(head);
         values.extend([
@@ -592,16 +593,6 @@ const fn is_about_an_order(kind: Kind) -> bool {
             | Kind::CancelReject
             | Kind::OrderBust
     )
-}
-
-/// Returns the name of the control or of the verdict that denied a candidate.
-fn denial_name(denial: &Denial) -> String {
-    match &denial.breach {
-        Some(breach) => Control::from_tag(breach.control)
-            .map_or("unknown", Control::name)
-            .replace([' ', '-'], "_"),
-        None => denial.verdict.name().to_owned(),
-    }
 }
 
 const fn phase_name(phase: Phase) -> &'static str {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tandem_core::graph::CycleKind;
 use tandem_core::record::{Kind, Venue, flag};
 use tandem_core::report::{Denial, Opportunity, Phase};
+use tandem_drain::model::views::denial_code;
 use tandem_drain::rows::Table;
 use tandem_shm::JournalError;
 
@@ -18,7 +19,6 @@ use crate::reports::sheet::field;
 use crate::reports::{Exact, rows};
 use crate::table::{self, Collector};
 use crate::time::{now_ns, utc};
-use crate::trades::denial_name;
 
 /// What to show.
 #[derive(Args, Debug)]
@@ -299,7 +299,7 @@ fn denial_text(
         received_ns: 0,
     });
     DenialText {
-        verdict: denial_name(told),
+        verdict: denial_code(told),
         found: told
             .breach
             .map(|breach| FoundText { observed: breach.observed, limit: breach.limit }),

@@ -12,6 +12,7 @@ use tandem_core::order::Purpose;
 use tandem_core::record::{Kind, Record, Venue, flag};
 use tandem_core::report::Denial;
 use tandem_core::round::{RoundReport, Stage};
+use tandem_drain::model::views::denial_code;
 use tandem_gateway::stats::metric as gateway_metric;
 
 use super::{DemoError, Percentiles, Report, RunStats, percentiles};
@@ -19,7 +20,7 @@ use crate::accounts::Accounts;
 use crate::config::{Config, Mode};
 use crate::demo_keys::ACCOUNT;
 use crate::records::Origin;
-use crate::trades::{Trades, denial_name};
+use crate::trades::Trades;
 use crate::{echo, sim_control, truth};
 
 /// Rounds by how they ended.
@@ -89,7 +90,7 @@ pub fn add(report: &mut Report, config: &Config, control: SocketAddr) -> Result<
                 if let Some(round) = RoundReport::decode(&group) {
                     tell(&mut stories, round);
                 } else if let Some(denial) = Denial::decode(&group) {
-                    *denials.entry(denial_name(&denial)).or_insert(0) +=
+                    *denials.entry(denial_code(&denial)).or_insert(0) +=
                         denial.times.unsigned_abs();
                 }
             }
