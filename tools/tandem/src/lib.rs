@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod cli;
 pub mod config;
+pub mod data;
 pub mod demo;
 pub mod demo_config;
 pub mod demo_keys;
@@ -15,7 +16,6 @@ pub mod engine_tile;
 pub mod fetch;
 pub mod generate;
 pub mod identity;
-pub mod import;
 pub mod latch;
 pub mod limits;
 pub mod postgres_config;

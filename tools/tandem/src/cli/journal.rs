@@ -14,7 +14,7 @@ use tandem_drain::archive::verify::JournalReport;
 use tandem_feeds::tile::record_schema;
 
 use super::{Done, Failure, Outcome, print, print_json};
-use crate::import;
+use crate::data::Recorded;
 use crate::progress::Progress;
 use crate::records::Records;
 use crate::time::utc;
@@ -76,29 +76,17 @@ pub enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Makes a journal of recordings (one JSON object a line, plain or gzip).
-    #[command(after_help = "Example:
-  tandem journal import --to DIR coinbase/tape.jsonl.gz kraken/tape.jsonl.gz")]
-    Import {
-        /// Recordings.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// Directory of the new journal.
-        #[arg(long)]
-        to: PathBuf,
-        /// Taker fee on every leg.
-        #[arg(long, default_value_t = 0)]
-        taker_fee_ppm: i32,
-        /// Smallest net edge.
-        #[arg(long, default_value_t = 0)]
-        edge_min_ppm: i32,
-        /// Slippage buffer per leg.
-        #[arg(long, default_value_t = 0)]
-        slippage_ppm: i32,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Makes a journal of recordings: messages as venues sent them, Tardis CSV, hftbacktest npz, Binance's public CSV.
+    #[command(after_help = "Examples:
+  tandem journal import --to DIR coinbase/tape.jsonl.gz kraken/tape.jsonl.gz
+  tandem journal import --to DIR binance_incremental_book_L2_*.csv.gz binance_trades_*.csv.gz
+  tandem journal import --to DIR --instrument binance:BTCUSDT=btcusdt_20261101.npz --tick binance:BTCUSDT=0.01
+  tandem journal import --to DIR BTCUSDT-bookTicker-2026-11-01.zip --assume-latency-us 2000
+  tandem journal import --to DIR --correct-clocks --latency-min-us 100 binance_incremental_book_L2.csv.gz
+
+Stamps that cannot be (received before the venue's time, out of order, told twice) are refused with file and line,
+exit code 1, unless --correct-clocks. A venue's stamps are moved, never our receipts: those say what was seen first.")]
+    Import(super::data::ImportArgs),
     /// Makes a journal of a made-up market, for replays and benchmarks.
     #[command(after_help = "Example:
   tandem journal generate --to DIR --records 1000000 --seed 7")]
@@ -193,26 +181,17 @@ pub fn run(command: &JournalCommand) -> Done {
         }
         JournalCommand::Stat { path, json } => stat(path, *json),
         JournalCommand::Verify { path, json } => verify(path, *json),
-        JournalCommand::Import { files, to, taker_fee_ppm, edge_min_ppm, slippage_ppm, json } => {
-            let fees = import::Fees {
-                taker_fee_ppm: *taker_fee_ppm,
-                edge_min_ppm: *edge_min_ppm,
-                slippage_ppm: *slippage_ppm,
-            };
-            let report = import::import(files, to, fees).map_err(Failure::failed)?;
-            print_import(&report, *json);
-            Ok(Outcome::Ok)
-        }
+        JournalCommand::Import(args) => super::data::import(args),
         JournalCommand::Generate { to, records, seed, json } => {
             let report = crate::generate::generate(to, *seed, *records).map_err(Failure::failed)?;
-            print_import(&report, *json);
+            print_recorded(&report, *json);
             Ok(Outcome::Ok)
         }
         JournalCommand::Export { path, to, format } => export(path, to, format),
     }
 }
 
-fn print_import(report: &import::ImportReport, json: bool) {
+fn print_recorded(report: &Recorded, json: bool) {
     if json {
         return print_json(report);
     }

@@ -7,6 +7,7 @@ pub mod account;
 pub mod alerts;
 pub mod books;
 pub mod check_limits;
+pub mod data;
 mod errors;
 pub mod export;
 pub mod journal;
