@@ -33,8 +33,8 @@ use tandem_shm::JournalReader;
 use tandem_sim::{Pace, SimConfig, Source};
 use tandem_tools::cli::roles::feed_tile;
 use tandem_tools::config::Config;
-use tandem_tools::engine_tile::EngineTile;
 use tandem_tools::data::{Fees, captures};
+use tandem_tools::engine_tile::EngineTile;
 use tandem_tools::table::{self, Collector, Table};
 
 const TAPES: [&str; 2] = ["tape_20260809T0231Z.jsonl.gz", "tape_20260809T2014Z_trades.jsonl.gz"];

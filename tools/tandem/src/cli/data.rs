@@ -210,3 +210,70 @@ fn tell(report: &ImportReport, to: &Path) {
     }
     report.notes.iter().for_each(print);
 }
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ToName {
+    /// The journal's segments as they are.
+    #[value(alias = "segments")]
+    Journal,
+    /// Parquet: day=…/venue=…/kind=…/part-N.parquet.
+    Parquet,
+    /// Tardis' CSV, two files an instrument.
+    Csv,
+    /// hftbacktest's npz, one an instrument.
+    Hftbacktest,
+    /// Every record as a line of JSON, one file.
+    Jsonl,
+    /// Every record as a line of CSV, one file.
+    RecordsCsv,
+}
+
+/// What to export, and where to.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// Directory of a journal, an archive, or a journal's folder in one (journal: of a journal alone).
+    path: PathBuf,
+    /// Directory to make (jsonl and records-csv: file); it must not be there.
+    #[arg(long, visible_alias = "to", value_name = "DIR")]
+    out: PathBuf,
+    /// What to write.
+    #[arg(long, default_value = "journal")]
+    format: ToName,
+    /// As JSON: what was written (parquet, csv and hftbacktest).
+    #[arg(long)]
+    json: bool,
+}
+
+/// `tandem journal export`.
+pub fn export(args: &ExportArgs) -> Done {
+    let form = match args.format {
+        ToName::Parquet => data::export::Form::Parquet,
+        ToName::Csv => data::export::Form::Csv,
+        ToName::Hftbacktest => data::export::Form::Hftbacktest,
+        ToName::Journal => return super::journal::copy(&args.path, &args.out),
+        ToName::Jsonl => return super::journal::lines(&args.path, &args.out, true),
+        ToName::RecordsCsv => return super::journal::lines(&args.path, &args.out, false),
+    };
+    let exported = data::export::export(&args.path, &args.out, form).map_err(failure)?;
+    if args.json {
+        print_json(&exported);
+        return Ok(Outcome::Ok);
+    }
+    print(format_args!(
+        "{}: {} records, {} rows in {} files",
+        args.out.display(),
+        exported.records,
+        exported.rows,
+        exported.files,
+    ));
+    if exported.moved != 0 {
+        let count = exported.moved;
+        print(format_args!("{count} messages were told some microseconds later, to stand apart"));
+    }
+    if exported.late != 0 {
+        let count = exported.late;
+        print(format_args!("{count} events came later by the exchange's stamp than is waited for"));
+    }
+    Ok(Outcome::Ok)
+}

@@ -104,20 +104,16 @@ exit code 1, unless --correct-clocks. A venue's stamps are moved, never our rece
         #[arg(long)]
         json: bool,
     },
-    /// Copies a journal to disk, or writes its records as JSON lines or CSV.
+    /// Copies a journal, or writes what is in it for others: Parquet, Tardis' CSV, hftbacktest's npz.
     #[command(after_help = "Examples:
-  tandem journal export DIR --to /var/lib/tandem/2026-11-22            segments as they are
-  tandem journal export DIR --to records.csv --format csv")]
-    Export {
-        /// Directory of the journal; for jsonl and csv also an archive, or a journal's folder in one.
-        path: PathBuf,
-        /// Directory (segments) or file (jsonl, csv) to make; it must not exist.
-        #[arg(long)]
-        to: PathBuf,
-        /// segments, jsonl or csv.
-        #[arg(long, default_value = "segments")]
-        format: String,
-    },
+  tandem journal export DIR --out /var/lib/tandem/2026-11-22           segments as they are
+  tandem journal export /var/lib/tandem/archive --out lake --format parquet
+  tandem journal export DIR --out csv --format csv                     imported again: the same books
+  tandem journal export DIR --out npz --format hftbacktest
+  tandem journal export DIR --out records.jsonl --format jsonl
+
+deploy/analytics has queries over the Parquet.")]
+    Export(super::data::ExportArgs),
 }
 
 /// A record as JSON and CSV show it.
@@ -187,7 +183,7 @@ pub fn run(command: &JournalCommand) -> Done {
             print_recorded(&report, *json);
             Ok(Outcome::Ok)
         }
-        JournalCommand::Export { path, to, format } => export(path, to, format),
+        JournalCommand::Export(args) => super::data::export(args),
     }
 }
 
@@ -517,34 +513,42 @@ fn verify(path: &Path, json: bool) -> Done {
     Ok(if verified.ok { Outcome::Ok } else { Outcome::Failed })
 }
 
-fn export(path: &Path, to: &Path, format: &str) -> Done {
+fn must_be_new(to: &Path) -> Result<(), Failure> {
+    match to.exists() {
+        true => Err(Failure::usage(format!("{} is there already; name a new one", to.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Copies a journal's segments.
+pub(super) fn copy(path: &Path, to: &Path) -> Done {
     let io = |error: std::io::Error| Failure::failed(format!("{}: {error}", to.display()));
-    if to.exists() {
-        return Err(Failure::usage(format!("{} exists already; name a new one", to.display())));
+    must_be_new(to)?;
+    if archive::is_archive(path) {
+        let rule = "an archive has no segments: copy its folder, or name another format";
+        return Err(Failure::usage(format!("--format journal: {rule}")));
     }
-    if !["segments", "jsonl", "csv"].contains(&format) {
-        return Err(Failure::usage(format!("--format {format}: write segments, jsonl or csv")));
-    }
-    if format == "segments" && archive::is_archive(path) {
-        let rule = "an archive has no segments: copy its folder, or write jsonl or csv";
-        return Err(Failure::usage(format!("--format segments: {rule}")));
-    }
-    let mut reader = open(path)?;
-    if format == "segments" {
-        // Made whole under another name first: a copy that was cut short is never taken for a journal.
-        let partial = to.with_extension("partial");
-        fs::create_dir_all(&partial).map_err(io)?;
-        for entry in fs::read_dir(path).map_err(io)?.flatten() {
-            let name = entry.file_name();
-            if name.to_string_lossy().starts_with("seg-") || name == CHECKPOINT {
-                fs::copy(entry.path(), partial.join(&name)).map_err(io)?;
-            }
+    drop(open(path)?);
+    // Made whole under another name first: a copy that was cut short is never taken for a journal.
+    let partial = to.with_extension("partial");
+    fs::create_dir_all(&partial).map_err(io)?;
+    for entry in fs::read_dir(path).map_err(io)?.flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("seg-") || name == CHECKPOINT {
+            fs::copy(entry.path(), partial.join(&name)).map_err(io)?;
         }
-        fs::rename(&partial, to).map_err(io)?;
-        return Ok(Outcome::Ok);
     }
+    fs::rename(&partial, to).map_err(io)?;
+    Ok(Outcome::Ok)
+}
+
+/// Writes every record as a line of JSON, or of CSV.
+pub(super) fn lines(path: &Path, to: &Path, json: bool) -> Done {
+    let io = |error: std::io::Error| Failure::failed(format!("{}: {error}", to.display()));
+    must_be_new(to)?;
+    let mut reader = open(path)?;
     let mut file = BufWriter::new(File::create(to).map_err(io)?);
-    if format == "csv" {
+    if !json {
         writeln!(
             file,
             "seq,kind,output,last,part,venue,instrument,epoch,data0,data1,data2,data3,update_id,\
@@ -554,7 +558,7 @@ fn export(path: &Path, to: &Path, format: &str) -> Done {
     }
     while let Some(record) = reader.next().map_err(Failure::failed)? {
         let t = RecordText::new(&record);
-        if format == "jsonl" {
+        if json {
             let text = serde_json::to_string(&t).map_err(Failure::failed)?;
             writeln!(file, "{text}").map_err(io)?;
         } else {

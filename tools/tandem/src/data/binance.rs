@@ -181,7 +181,8 @@ impl Binance {
         let columns = text.split(|byte| *byte == b',').count();
         match self.kind {
             Kind::BookTicker => {
-                let Some([id, bid, bid_qty, ask, ask_qty, traded, event]) = fields::<7>(text) else {
+                let Some([id, bid, bid_qty, ask, ask_qty, traded, event]) = fields::<7>(text)
+                else {
                     return Err(self.columns(text, "7"));
                 };
                 let venue_ns = self.stamp("transaction_time", traded)?;

@@ -86,10 +86,9 @@ pub fn stream(path: &Path, wanted: fn(&str) -> bool) -> Result<Stream, DataError
     let plain = |file| BufReader::with_capacity(BUFFER_BYTES, file);
     Ok(match packed {
         Packed::Plain | Packed::Npy => Box::new(plain(file)),
-        Packed::Gzip => Box::new(BufReader::with_capacity(
-            BUFFER_BYTES,
-            MultiGzDecoder::new(plain(file)),
-        )),
+        Packed::Gzip => {
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(plain(file))))
+        }
         Packed::Zip => Box::new(BufReader::with_capacity(BUFFER_BYTES, entry(path, file, wanted)?)),
     })
 }

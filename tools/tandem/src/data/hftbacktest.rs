@@ -45,9 +45,7 @@ pub mod flag {
 }
 
 /// An event as it stands in an array.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Event {
     /// Kind and flags.
@@ -87,8 +85,7 @@ pub const FIELDS: [(&str, &str); 8] = [
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Events that are read at once.
 const BLOCK: usize = 4_096;
-const CONVERT: &str =
-    "convert it to an array of hftbacktest 2 (hftbacktest.data.utils.migration2, or its converters)";
+const CONVERT: &str = "convert it to an array of hftbacktest 2 (hftbacktest.data.utils.migration2, or its converters)";
 
 /// One file.
 pub struct Events {
@@ -266,8 +263,7 @@ impl Rows for Events {
             update_id: 0,
             what,
         };
-        let named =
-            Named { venue: self.venue, exchange: self.venue.name(), symbol: &self.symbol };
+        let named = Named { venue: self.venue, exchange: self.venue.name(), symbol: &self.symbol };
         Ok(Some((named, row)))
     }
 

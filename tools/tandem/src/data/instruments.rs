@@ -98,12 +98,7 @@ impl Instruments {
     }
 
     /// Takes a row; returns its instrument's index.
-    pub fn take(
-        &mut self,
-        named: &Named<'_>,
-        row: &Row,
-        options: &Options,
-    ) -> Result<u16, Wrong> {
+    pub fn take(&mut self, named: &Named<'_>, row: &Row, options: &Options) -> Result<u16, Wrong> {
         let idx = match self.find(named) {
             Some(idx) => idx,
             None => self.add(named, options)?,
@@ -206,7 +201,8 @@ impl Instruments {
         let listings = self.listed.iter().map(|listed| {
             let key = (listed.venue, listed.symbol.clone());
             let pair = options.pairs.get(&key).cloned();
-            let (base, quote) = pair.or_else(|| split(listed.venue, &listed.symbol)).unwrap_or_default();
+            let (base, quote) =
+                pair.or_else(|| split(listed.venue, &listed.symbol)).unwrap_or_default();
             let (px, qty) = (listed.px_places, listed.qty_places);
             let steps = (text(listed.tick, px), text(listed.lot, qty));
             listing(listed.venue, &listed.symbol, (base, quote), steps, (px, qty), options.fees)

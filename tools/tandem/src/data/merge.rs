@@ -123,7 +123,8 @@ impl Source {
     ) -> Result<Option<Held>, DataError> {
         loop {
             if let Some(Reverse(first)) = self.waiting.peek()
-                && (self.is_at_end || first.recv_ns.saturating_add(corrections.reorder_ns) < self.newest_ns)
+                && (self.is_at_end
+                    || first.recv_ns.saturating_add(corrections.reorder_ns) < self.newest_ns)
             {
                 return Ok(self.waiting.pop().map(|held| held.0));
             }
@@ -137,7 +138,9 @@ impl Source {
                     self.newest_ns = held.recv_ns;
                     return Ok(Some(held));
                 }
-                Some(held) if held.recv_ns.saturating_add(corrections.reorder_ns) < self.newest_ns => {
+                Some(held)
+                    if held.recv_ns.saturating_add(corrections.reorder_ns) < self.newest_ns =>
+                {
                     return Err(changed(self.rows.place(held.row.line)));
                 }
                 Some(held) => {
@@ -175,7 +178,8 @@ impl Source {
     ) -> Result<Option<u16>, DataError> {
         rows.clear();
         let Some(first) = self.next.take() else { return Ok(None) };
-        let (instrument, recv_ns, class) = (first.instrument, first.recv_ns, first.row.what.class());
+        let (instrument, recv_ns, class) =
+            (first.instrument, first.recv_ns, first.row.what.class());
         rows.push(first.row);
         while let Some(held) = self.pull(instruments, corrections)? {
             let same = (held.instrument, held.recv_ns, held.row.what.class());
@@ -281,7 +285,11 @@ impl<'a> Merge<'a> {
     }
 
     /// Takes all files, each once more from its beginning.
-    pub fn run(mut self, files: Vec<Box<dyn Rows>>, out: &mut Recorder) -> Result<Merged, DataError> {
+    pub fn run(
+        mut self,
+        files: Vec<Box<dyn Rows>>,
+        out: &mut Recorder,
+    ) -> Result<Merged, DataError> {
         let mut sources: Vec<Source> = files
             .into_iter()
             .map(|rows| Source {

@@ -11,6 +11,7 @@ pub mod bytes;
 pub mod captures;
 pub mod clocks;
 pub mod error;
+pub mod export;
 pub mod hftbacktest;
 pub mod instruments;
 pub mod merge;
@@ -88,9 +89,8 @@ impl Format {
     pub fn guess(path: &Path) -> Result<Format, DataError> {
         let fix = "say which it is with --from, or give a file of one of those";
         let formats = "Tardis CSV, an hftbacktest npz, Binance's public CSV nor a capture";
-        let unknown = |found: &str| {
-            DataError::file(path, format!("{found}: it is neither {formats}"), fix)
-        };
+        let unknown =
+            |found: &str| DataError::file(path, format!("{found}: it is neither {formats}"), fix);
         let (_, packed) = bytes::open(path)?;
         match packed {
             Packed::Npy => return Ok(Format::Hftbacktest),
@@ -194,11 +194,7 @@ pub struct ImportReport {
 }
 
 /// Imports files into a new journal at `to`.
-pub fn import(
-    inputs: &[Input],
-    to: &Path,
-    options: &Options,
-) -> Result<ImportReport, DataError> {
+pub fn import(inputs: &[Input], to: &Path, options: &Options) -> Result<ImportReport, DataError> {
     let mut formats = Vec::new();
     for input in inputs {
         formats.push(match options.from {
@@ -375,7 +371,10 @@ fn late(
                     line: file.unordered.first_line,
                     is_row: is_row(idx),
                 },
-                found: format!("the first of {} rows out of order, the worst by {late}", file.unordered.count),
+                found: format!(
+                    "the first of {} rows out of order, the worst by {late}",
+                    file.unordered.count
+                ),
                 fix: format!("sort the file, or give --reorder-ms {ms}"),
             });
         }

@@ -126,8 +126,7 @@ impl Number {
 
 impl std::fmt::Display for Number {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let decimal =
-            tandem_core::units::Decimal { quanta: self.mantissa, exponent: self.places };
+        let decimal = tandem_core::units::Decimal { quanta: self.mantissa, exponent: self.places };
         decimal.fmt(f)
     }
 }
@@ -180,7 +179,8 @@ mod tests {
 
     #[test]
     fn floats() {
-        let read = |value: f64| Number::of_float(value).map(|(n, rounded)| (n.to_string(), rounded));
+        let read =
+            |value: f64| Number::of_float(value).map(|(n, rounded)| (n.to_string(), rounded));
         assert_eq!(read(61_837.63), Some(("61837.63".to_owned(), false)));
         assert_eq!(read(0.1 + 0.2), Some(("0.3".to_owned(), true)));
         assert_eq!(read(6_183_763.0 * 0.01), Some(("61837.63".to_owned(), true)));

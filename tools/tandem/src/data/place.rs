@@ -62,7 +62,8 @@ impl Making {
         // Left by one that was killed.
         let inside = making.inside();
         if inside.exists() {
-            fs::remove_dir_all(&inside).map_err(DataError::make(&inside, "remove what was left in"))?;
+            fs::remove_dir_all(&inside)
+                .map_err(DataError::make(&inside, "remove what was left in"))?;
         }
         Ok(making)
     }

@@ -61,7 +61,11 @@ impl Tardis {
     pub fn open(path: &Path) -> Result<Tardis, DataError> {
         let mut lines = Lines::open(path, |name| name.ends_with(".csv"))?;
         if !lines.advance()? {
-            return Err(DataError::file(path, "is empty", "leave it out: there was no data that day"));
+            return Err(DataError::file(
+                path,
+                "is empty",
+                "leave it out: there was no data that day",
+            ));
         }
         let kind = match lines.text() {
             text if text == BOOK.as_bytes() => Kind::Book,
