@@ -27,6 +27,7 @@ enum FromName {
     Tardis,
     Hftbacktest,
     BinanceCsv,
+    Parquet,
 }
 
 impl FromName {
@@ -36,6 +37,7 @@ impl FromName {
             FromName::Tardis => Format::Tardis,
             FromName::Hftbacktest => Format::Hftbacktest,
             FromName::BinanceCsv => Format::BinanceCsv,
+            FromName::Parquet => Format::Parquet,
         }
     }
 }
@@ -43,7 +45,7 @@ impl FromName {
 /// What to import, and how.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
-    /// Files that say themselves of which instrument they are.
+    /// Files that say themselves of which instrument they are; or one directory that `export --format parquet` made.
     #[arg(required_unless_present = "instrument")]
     files: Vec<PathBuf>,
     /// Directory of the new journal; whole, or not there.

@@ -101,5 +101,7 @@ pub fn shown(bytes: &[u8]) -> String {
     const BYTES: usize = 60;
     let cut = &bytes[..bytes.len().min(BYTES)];
     let dots = if cut.len() < bytes.len() { "…" } else { "" };
-    format!("`{}{dots}`", cut.escape_ascii())
+    // Quotes harm nobody.
+    let text = cut.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"");
+    format!("`{text}{dots}`")
 }

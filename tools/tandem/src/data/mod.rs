@@ -14,6 +14,7 @@ pub mod error;
 pub mod export;
 pub mod hftbacktest;
 pub mod instruments;
+pub mod lake;
 pub mod merge;
 pub mod number;
 pub mod place;
@@ -61,12 +62,19 @@ pub enum Format {
     Hftbacktest,
     /// Binance's public data.
     BinanceCsv,
+    /// Our own export in Parquet: one directory.
+    Parquet,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 4] =
-        [Format::Captures, Format::Tardis, Format::Hftbacktest, Format::BinanceCsv];
+    pub const ALL: [Format; 5] = [
+        Format::Captures,
+        Format::Tardis,
+        Format::Hftbacktest,
+        Format::BinanceCsv,
+        Format::Parquet,
+    ];
 
     /// Returns its name.
     #[must_use]
@@ -76,6 +84,7 @@ impl Format {
             Format::Tardis => "tardis",
             Format::Hftbacktest => "hftbacktest",
             Format::BinanceCsv => "binance-csv",
+            Format::Parquet => "parquet",
         }
     }
 
@@ -91,6 +100,9 @@ impl Format {
         let formats = "Tardis CSV, an hftbacktest npz, Binance's public CSV nor a capture";
         let unknown =
             |found: &str| DataError::file(path, format!("{found}: it is neither {formats}"), fix);
+        if lake::is_lake(path) {
+            return Ok(Format::Parquet);
+        }
         let (_, packed) = bytes::open(path)?;
         match packed {
             Packed::Npy => return Ok(Format::Hftbacktest),
@@ -105,7 +117,7 @@ impl Format {
             }
             Packed::Plain | Packed::Gzip => {}
         }
-        let mut lines = Lines::open(path, |_| true)?;
+        let mut lines = Lines::open_long(path)?;
         if !lines.advance()? {
             return Err(DataError::file(path, "is empty", "leave it out"));
         }
@@ -203,19 +215,24 @@ pub fn import(inputs: &[Input], to: &Path, options: &Options) -> Result<ImportRe
         });
     }
     let making = Making::begin(to)?;
-    let captures = formats.iter().filter(|format| **format == Format::Captures).count();
-    let mut report = match captures {
-        0 => rows(inputs, &formats, &making.inside(), options)?,
-        _ if captures == formats.len() => {
+    let all = |format| formats.iter().all(|known| *known == format);
+    let any = |format| formats.contains(&format);
+    let apart = |what: &str| {
+        Err(DataError::Options(format!(
+            "{what} cannot be imported with other files; import it apart"
+        )))
+    };
+    let mut report = match inputs {
+        [lake] if all(Format::Parquet) => {
+            ImportReport::of(lake::import(&lake.path, &making.inside())?)
+        }
+        _ if any(Format::Parquet) => return apart("an export in Parquet"),
+        _ if all(Format::Captures) => {
             let paths: Vec<PathBuf> = inputs.iter().map(|input| input.path.clone()).collect();
-            let recorded = captures::import(&paths, &making.inside(), options.fees)?;
-            ImportReport::of(recorded)
+            ImportReport::of(captures::import(&paths, &making.inside(), options.fees)?)
         }
-        _ => {
-            let text = "captures and other files cannot be imported together: their rows are not of one form; \
-                        import them apart";
-            return Err(DataError::Options(text.to_owned()));
-        }
+        _ if any(Format::Captures) => return apart("a capture"),
+        _ => rows(inputs, &formats, &making.inside(), options)?,
     };
     making.finish()?;
     if options.from.is_none() {
@@ -258,7 +275,7 @@ fn open(input: &Input, format: Format, options: &Options) -> Result<Box<dyn Rows
             let symbol = instrument.as_ref().map(|(_, symbol)| symbol.as_str());
             Box::new(binance::Binance::open(path, symbol, options.assumed_latency_ns)?)
         }
-        (Format::Captures, _) => return Err(wrong("is a capture")),
+        (Format::Captures | Format::Parquet, _) => return Err(wrong("is not of rows")),
     })
 }
 

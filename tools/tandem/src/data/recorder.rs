@@ -65,15 +65,9 @@ impl Recorder {
 
     /// Appends a record as it is.
     pub fn append(&mut self, record: &Record) {
-        // The journal's helper makes segments ready as fast as memory comes; we may wait for it here.
-        for _ in 0..20_000 {
-            if self.journal.append(record).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_micros(500));
+        if let Err(failure) = append(&mut self.journal, record) {
+            self.failure = Some(failure);
         }
-        let failure = self.journal.helper_failure();
-        self.failure = Some(failure.unwrap_or_else(|| "segments_max is reached".to_owned()));
     }
 
     /// Takes one input at a time of the recording: into the journal, into the engine, its outputs too.
@@ -124,6 +118,18 @@ impl Recorder {
         self.journal.close()?;
         Ok(Recorded { messages, records, opportunities })
     }
+}
+
+/// Appends a record to a journal; says why where there is no room.
+pub fn append(journal: &mut JournalWriter<Record>, record: &Record) -> Result<(), String> {
+    // The journal's helper makes segments ready as fast as memory comes; we may wait for it here.
+    for _ in 0..20_000 {
+        if journal.append(record).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    Err(journal.helper_failure().unwrap_or_else(|| "segments_max is reached".to_owned()))
 }
 
 impl Publish for Recorder {
