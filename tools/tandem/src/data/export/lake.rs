@@ -3,7 +3,7 @@
 //! Invariant: every record is in `kind=record`, all of it, so nothing is lost; the other kinds say the same in
 //! columns that can be summed: amounts are `DECIMAL(38, 18)`, moments nanoseconds UTC. A row is told once: what
 //! changes after it was told (rounds, orders, fills) is written when its day and the next are over, or the journal
-//! is. Memory is bounded by that and by the rows of the open files.
+//! is. Memory is bounded by that and by the rows of the open files. A kind without rows has an empty file.
 //!
 //! Not here: the rows of orders and opportunities (`tandem_drain::rows`), files (`reports::sheet`).
 
@@ -71,16 +71,7 @@ impl Files {
     ) -> Result<(), DataError> {
         self.clock += 1;
         if !self.open.contains_key(&folder) {
-            self.make_room()?;
-            let part = self.parts.entry(folder).or_default();
-            let (day, venue, kind) = folder;
-            let dir = self.dir.join(format!("day={}", day_name(day)));
-            let dir = dir.join(format!("venue={venue}")).join(format!("kind={kind}"));
-            fs::create_dir_all(&dir).map_err(DataError::make(&dir, "make the directory"))?;
-            let path = dir.join(format!("part-{part}.parquet"));
-            *part += 1;
-            let sheet = Sheet::begin(&path, (Format::Parquet, false), columns())?;
-            self.open.insert(folder, Open { sheet, used: 0 });
+            self.begin(folder, columns())?;
         }
         let Some(open) = self.open.get_mut(&folder) else { return Ok(()) };
         open.used = self.clock;
@@ -92,6 +83,34 @@ impl Files {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Begins a file of a folder.
+    fn begin(&mut self, folder: Folder, columns: Vec<Column>) -> Result<(), DataError> {
+        self.make_room()?;
+        let part = self.parts.entry(folder).or_default();
+        let (day, venue, kind) = folder;
+        let dir = self.dir.join(format!("day={}", day_name(day)));
+        let dir = dir.join(format!("venue={venue}")).join(format!("kind={kind}"));
+        fs::create_dir_all(&dir).map_err(DataError::make(&dir, "make the directory"))?;
+        let path = dir.join(format!("part-{part}.parquet"));
+        *part += 1;
+        let sheet = Sheet::begin(&path, (Format::Parquet, false), columns)?;
+        self.open.insert(folder, Open { sheet, used: self.clock });
+        Ok(())
+    }
+
+    /// Makes an empty file of a kind that has none: whoever reads all kinds finds them.
+    fn fill(
+        &mut self,
+        day: i64,
+        kind: &'static str,
+        columns: Vec<Column>,
+    ) -> Result<(), DataError> {
+        if self.parts.keys().any(|(_, _, known)| *known == kind) {
+            return Ok(());
+        }
+        self.begin((day, "all", kind), columns)
     }
 
     fn close(&mut self, folder: Folder) -> Result<(), DataError> {
@@ -210,6 +229,14 @@ impl Lake {
         for row in std::mem::take(&mut self.held).into_values() {
             self.write(&row)?;
         }
+        let day = self.now_ns.div_euclid(DAY_NS);
+        self.files.fill(day, DEPTH, depth_columns())?;
+        for market in Market::ALL {
+            self.files.fill(day, market.name(), market.columns())?;
+        }
+        for table in Table::ALL.into_iter().filter(|table| is_exported(*table)) {
+            self.files.fill(day, table.name(), lake_columns(table))?;
+        }
         self.files.finish()?;
         exported.files += self.files.files;
         exported.rows += self.files.rows;
@@ -229,7 +256,7 @@ impl Lake {
 
     /// Takes a row of a table: at once, or when nothing more is told of it.
     fn row(&mut self, row: Row) -> Result<(), DataError> {
-        if row.table == Table::Journals || row.table == Table::LatencyIntervals {
+        if !is_exported(row.table) {
             return Ok(());
         }
         if !row.table.changes() {
@@ -411,6 +438,9 @@ enum Market {
 }
 
 impl Market {
+    const ALL: [Market; 5] =
+        [Market::Level, Market::Clear, Market::Bbo, Market::Trade, Market::BookState];
+
     const fn of(kind: Kind) -> Option<Market> {
         match kind {
             Kind::Level => Some(Market::Level),
@@ -488,6 +518,11 @@ fn depth_columns() -> Vec<Column> {
         }
     }
     columns
+}
+
+/// Tables that a journal alone fills.
+const fn is_exported(table: Table) -> bool {
+    !matches!(table, Table::Journals | Table::LatencyIntervals | Table::JournalGaps)
 }
 
 /// Columns that the folders say.
