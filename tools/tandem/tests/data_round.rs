@@ -96,6 +96,31 @@ fn recorded_tapes_come_back() {
     round(&scratch, &journal, "tape", &["--correct-clocks"]);
 }
 
+/// Days are folders; a journal over some of them comes back in its order.
+#[test]
+fn days_are_folders() {
+    let scratch = Scratch::new("round-days");
+    let mut text =
+        "exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount\n".to_owned();
+    for n in 0..200i64 {
+        // Half an hour apart, over five days and a year's end.
+        let at = 1_767_000_000_000_000 + n * 1_800_000_000;
+        let (recv, snapshot, px) = (at + 900, n == 0, 100 + n % 7);
+        text += &format!("coinbase,BTC-USD,{at},{recv},{snapshot},bid,{px},{}\n", n % 3 + 1);
+        text += &format!("coinbase,BTC-USD,{at},{recv},{snapshot},ask,{},1\n", px + 200);
+    }
+    let (file, journal) = (scratch.write("book.csv", text), scratch.path("journal"));
+    must(&["journal", "import", "--to", &journal, &file]);
+    round(&scratch, &journal, "days", &[]);
+    let days: Vec<String> = listed(&scratch.path("days-lake"))
+        .iter()
+        .map(|path| path.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    let wanted = ["29", "30", "31"].map(|day| format!("day=2025-12-{day}"));
+    assert_eq!(days[..3], wanted);
+    assert_eq!(days[3..], ["day=2026-01-01", "day=2026-01-02"]);
+}
+
 /// A recorder whose clock is behind the venue's: refused with file and line, put right when asked for.
 #[test]
 fn a_slow_clock_is_refused_or_put_right() {

@@ -3,6 +3,7 @@
     run_queries.py LAKE FOLDER
 """
 
+import decimal
 import json
 import pathlib
 import sys
@@ -12,6 +13,8 @@ import duckdb
 
 def plain(value):
     """Amounts, moments and days as text: JSON would round or refuse them."""
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
@@ -29,8 +32,9 @@ def main():
         columns = [column[0] for column in result.description]
         rows = [[plain(value) for value in row] for row in result.fetchall()]
         found[path.stem] = {"columns": columns, "rows": rows}
-    views = [row[0] for row in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
-    found["views"] = {view: connection.execute(f"SELECT count(*) FROM {view}").fetchone()[0] for view in views}
+    views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    count = lambda view: connection.execute(f"SELECT count(*) FROM {view}").fetchone()[0]
+    found["views"] = {view: count(view) for (view,) in views}
     print(json.dumps(found))
 
 
