@@ -305,6 +305,15 @@ impl Doc {
         self.out.push_str("</tbody>\n</table>\n</div>\n");
     }
 
+    /// Writes tables that are shown when asked for.
+    pub fn details(&mut self, summary: &str, tables: &[&Table]) {
+        if !tables.is_empty() {
+            let _ = writeln!(self.out, "<details><summary>{}</summary>", escaped(summary));
+            tables.iter().for_each(|table| self.table(table));
+            self.out.push_str("</details>\n");
+        }
+    }
+
     /// Writes a plot: a heading that says what is seen (HTML), a line on how to read it (HTML), a description for
     /// those who do not see it, what draws it for a width, and the tables behind it.
     pub fn plot(
@@ -332,11 +341,7 @@ impl Doc {
                 escaped(description)
             );
         }
-        if !tables.is_empty() {
-            self.out.push_str("<details><summary>The numbers</summary>\n");
-            tables.iter().for_each(|table| self.table(table));
-            self.out.push_str("</details>\n");
-        }
+        self.details("The numbers", tables);
         self.out.push_str("</figure>\n");
     }
 }

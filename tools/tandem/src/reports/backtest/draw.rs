@@ -11,7 +11,7 @@ use std::fmt::Write;
 use super::doc::{Label, WIDE};
 
 /// Width of a character of the plots' text, at most on average.
-const CHAR: f64 = 6.9;
+const CHAR: f64 = 7.2;
 /// Height of a line of text.
 const LINE: f64 = 16.0;
 
@@ -84,7 +84,10 @@ fn scale_text(value: f64, by: f64) -> String {
         _ => (1.0, ""),
     };
     let places = (-(by / divisor).log10().floor()).clamp(0.0, 9.0) as usize;
-    let text = format!("{:.places$}", value.abs() / divisor);
+    let mut text = format!("{:.places$}", value.abs() / divisor);
+    if places == 0 && text.len() == 4 {
+        text.insert(1, ',');
+    }
     let text = if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     } else {
@@ -199,9 +202,14 @@ pub fn lines(width: f64, series: &[Series], x: X) -> String {
     let all = || series.iter().flat_map(|one| one.points.iter());
     let (low, high) = extent(all().map(|point| point.1).chain([0.0]));
     let by = step((high - low).max(f64::MIN_POSITIVE), 4);
-    let (low, high) =
-        if low == high { (-1.0, 1.0) } else { ((low / by).floor() * by, (high / by).ceil() * by) };
-    let by = step(high - low, 4);
+    // A little beyond zero needs no step of its own.
+    let out_to = |value: f64, stepped: f64| if value.abs() < by * 0.15 { value } else { stepped };
+    let (low, high) = if low == high {
+        (-1.0, 1.0)
+    } else {
+        (out_to(low, (low / by).floor() * by), out_to(high, (high / by).ceil() * by))
+    };
+    let by = if low == -1.0 && high == 1.0 { 1.0 } else { by };
     let marks = ticks(low, high, 5);
     let texts: Vec<String> = marks.iter().map(|mark| scale_text(*mark, by)).collect();
     let left = texts.iter().map(|t| t.chars().count()).max().unwrap_or(1) as f64 * CHAR + 8.0;
@@ -242,8 +250,21 @@ pub fn lines(width: f64, series: &[Series], x: X) -> String {
         let places: Vec<(f64, f64)> =
             one.points.iter().map(|(px, py)| (across.at(place(*px)), y.at(*py))).collect();
         out.push_str(&path(one, &places, y.at(0.0)));
-        if let Some(last) = places.last() {
-            ends.push((last.1, at));
+        match places.last() {
+            // A help's name is at its own end, wherever that is.
+            Some((along, down)) if one.is_help => {
+                let is_far = right - 60.0 < *along;
+                let (shift, anchor) = if is_far { (0.0, "end") } else { (6.0, "start") };
+                let _ = write!(
+                    out,
+                    "<text class=\"help\" x=\"{}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
+                    number(along + shift),
+                    number(down + if is_far { 16.0 } else { 0.0 }),
+                    one.name.svg(usize::MAX)
+                );
+            }
+            Some((_, down)) => ends.push((*down, at)),
+            None => {}
         }
     }
     // Names keep a line's height apart, in the order of their ends.
@@ -420,12 +441,17 @@ pub fn bars(width: f64, all: &[Bar]) -> String {
         );
     }
     let zero = if low == high { place.from } else { x.at(0.0) };
-    let _ = write!(
-        out,
-        "<line class=\"zero\" x1=\"{0}\" x2=\"{0}\" y1=\"0\" y2=\"{1}\"/>",
-        number(zero),
-        number(height)
-    );
+    for at in 0..all.len() {
+        let middle = place.middle(at as f64 * place.row + 2.0);
+        let half = if place.is_wide { place.row / 2.0 } else { 9.0 };
+        let _ = write!(
+            out,
+            "<line class=\"zero\" x1=\"{0}\" x2=\"{0}\" y1=\"{1}\" y2=\"{2}\"/>",
+            number(zero),
+            number(middle - half),
+            number(middle + half)
+        );
+    }
     out
 }
 
@@ -483,17 +509,19 @@ pub fn pairs(width: f64, all: &[Pair]) -> String {
         );
         if at == 0 {
             // Beside their marks where these are near each other.
-            let near = (from - to).abs() < 76.0;
-            let (first, second) = match (near, from < to) {
-                (true, true) => ("end", "start"),
-                (true, false) => ("start", "end"),
-                _ => ("middle", "middle"),
+            let words = if from < to { ["expected", "realised"] } else { ["realised", "expected"] };
+            let (low, high) = (from.min(to), from.max(to));
+            let (low, high, anchors) = if high - low < 80.0 {
+                let low = low.clamp(60.0, width - 76.0);
+                (low, high.clamp(low + 8.0, width - 62.0), ["end", "start"])
+            } else {
+                (low.max(32.0), high.min(width - 32.0), ["middle", "middle"])
             };
-            for (along, anchor, word) in [(from, first, "expected"), (to, second, "realised")] {
+            for ((along, anchor), word) in [low, high].into_iter().zip(anchors).zip(words) {
                 let _ = write!(
                     out,
                     "<text class=\"key\" x=\"{}\" y=\"14\" text-anchor=\"{anchor}\">{word}</text>",
-                    number(along.clamp(34.0, width - 34.0))
+                    number(along)
                 );
             }
         }

@@ -34,6 +34,8 @@ pub enum Unit {
     Gain,
     /// The same a day.
     GainPerDay,
+    /// Quanta of the numeraire, of which neither sign is better.
+    Difference,
     /// Quanta of the numeraire, without a sign of their own.
     Money,
     /// Parts per million, shown in percent.
@@ -223,7 +225,7 @@ impl Unit {
         let quanta = format!("10^-{} {}", currency.exponent, currency.name);
         match self {
             Unit::Count => "count".to_owned(),
-            Unit::Gain | Unit::Money => quanta,
+            Unit::Gain | Unit::Money | Unit::Difference => quanta,
             Unit::GainPerDay => format!("{quanta} per day"),
             Unit::Share | Unit::Edge => "ppm".to_owned(),
             Unit::Micros => "us".to_owned(),
@@ -238,7 +240,7 @@ impl Unit {
     #[must_use]
     pub fn head(self, currency: &Currency) -> String {
         match self {
-            Unit::Gain | Unit::Money => format!(", {}", currency.name),
+            Unit::Gain | Unit::Money | Unit::Difference => format!(", {}", currency.name),
             Unit::GainPerDay => format!(", {} per day", currency.name),
             Unit::Moment => ", UTC".to_owned(),
             _ => String::new(),
@@ -258,7 +260,7 @@ impl Unit {
             };
         };
         match self {
-            Unit::Gain | Unit::GainPerDay => {
+            Unit::Gain | Unit::GainPerDay | Unit::Difference => {
                 let text = money(number, currency.exponent);
                 if 0 < number { format!("+{text}") } else { text }
             }
@@ -281,7 +283,7 @@ impl Unit {
         let text = self.cell(value, currency);
         match self {
             _ if value.is_null() => text,
-            Unit::Gain | Unit::Money => format!("{text} {}", currency.name),
+            Unit::Gain | Unit::Money | Unit::Difference => format!("{text} {}", currency.name),
             Unit::GainPerDay => format!("{text} {} per day", currency.name),
             _ => text,
         }

@@ -602,6 +602,7 @@ pub fn venues(doc: &mut Doc, outcome: &Outcome) {
                 .collect(),
         });
         doc.table(&table);
+        let mut refused = Vec::new();
         for (venue, v) in outcome.venues.iter().filter(|(_, v)| !v.rejected.is_empty()) {
             let table = doc.record(Rows {
                 id: format!("rejected {venue}"),
@@ -617,8 +618,10 @@ pub fn venues(doc: &mut Doc, outcome: &Outcome) {
                     .map(|(reason, count)| vec![reason.as_str().into(), (*count).into()])
                     .collect(),
             });
-            doc.table(&table);
+            refused.push(table);
         }
+        let refused: Vec<&Table> = refused.iter().collect();
+        doc.details("Why orders were refused", &refused);
     }
     doc.out.push_str("<h3>Orders that would have rested</h3>\n");
     if outcome.resting.is_empty() {
@@ -678,7 +681,7 @@ pub fn calibration(doc: &mut Doc, outcome: &Outcome) {
             column("Fill rate error", Unit::Share, "{@/fill_rate_error_ppm}"),
             column("Price error", Unit::Edge, "{@/price_error_ppm}"),
             column("Time to fill error", Unit::Micros, "{@/time_error_us}"),
-            column("Result error", Unit::Gain, "{@/pnl_error}"),
+            column("Result error", Unit::Difference, "{@/pnl_error}"),
         ],
         rows: vec![vec![
             c.recorded_rounds.into(),
@@ -698,21 +701,41 @@ pub fn calibration(doc: &mut Doc, outcome: &Outcome) {
 /// What was assumed, and what was read.
 pub fn assumed(doc: &mut Doc, outcome: &Outcome) {
     doc.section("assumed", "What it rests on");
-    let data = serde_json::to_value(&outcome.data).unwrap_or(Value::Null);
-    let config = serde_json::to_value(&outcome.config).unwrap_or(Value::Null);
-    for (id, title, value) in
-        [("data", "Data that was read", data), ("config", "Configuration", config)]
-    {
-        let mut rows = Vec::new();
-        flat(&value, "", &mut rows);
+    let d = &outcome.data;
+    let table = doc.record(Rows {
+        id: "data".to_owned(),
+        title: "Data that was read".to_owned(),
+        query: "rows {outcome.json#/data} single".to_owned(),
+        columns: vec![
+            column("From", Unit::Moment, "{@/from_ns}"),
+            column("To", Unit::Moment, "{@/to_ns}"),
+            column("Market records", Unit::Count, "{@/records}"),
+            column("Quarantines", Unit::Count, "{@/quarantines}"),
+            column("Negative latencies", Unit::Count, "{@/negative_latencies}"),
+        ],
+        rows: vec![vec![
+            d.from_ns.into(),
+            d.to_ns.into(),
+            d.records.into(),
+            d.quarantines.into(),
+            d.negative_latencies.into(),
+        ]],
+    });
+    doc.table(&table);
+    for (id, title, value) in [
+        ("paths", "Where it was read", serde_json::to_value(&d.paths)),
+        ("config", "Configuration", serde_json::to_value(&outcome.config)),
+    ] {
+        let (mut rows, place) = (Vec::new(), if id == "paths" { "data/paths" } else { id });
+        flat(&value.unwrap_or(Value::Null), "", &mut rows);
         let table = doc.record(Rows {
             id: id.to_owned(),
             title: title.to_owned(),
-            query: format!("leaves {{outcome.json#/{id}}}"),
+            query: format!("leaves {{outcome.json#/{place}}}"),
             columns: vec![column("Key", Unit::Text, "{@key}"), column("Value", Unit::Text, "{@}")],
             rows,
         });
-        doc.table(&table);
+        doc.details(title, &[&table]);
     }
     let digest = doc.one(
         "digest",

@@ -51,6 +51,7 @@ pub fn conservation(doc: &mut Doc, outcome: &Outcome) {
     let rows = outcome.conservation.iter().map(|one| {
         [
             &one.asset,
+            &one.difference,
             &one.opening,
             &one.traded,
             &one.fees,
@@ -58,26 +59,26 @@ pub fn conservation(doc: &mut Doc, outcome: &Outcome) {
             &one.in_transit,
             &one.closing,
             &one.ledger,
-            &one.difference,
         ]
         .map(|text| Value::from(text.as_str()))
         .to_vec()
     });
     let rows = Rows {
         id: "conservation".to_owned(),
-        title: "Opening + traded − fees − transfer fees = closing + in transit, by asset"
+        title: "Opening + traded − fees − transfer fees = in transit + closing, by the venues' books and by our ledger; a difference \
+                is in quanta"
             .to_owned(),
         query: "rows {outcome.json#/conservation}".to_owned(),
         columns: vec![
             text("Asset", "{@/asset}"),
+            text("Difference", "{@/difference}"),
             text("Opening", "{@/opening}"),
             text("Traded", "{@/traded}"),
             text("Fees", "{@/fees}"),
             text("Transfer fees", "{@/transfer_fees}"),
             text("In transit", "{@/in_transit}"),
-            text("Closing, by the venues", "{@/closing}"),
-            text("Closing, by our ledger", "{@/ledger}"),
-            text("Difference, quanta", "{@/difference}"),
+            text("Closing", "{@/closing}"),
+            text("Our ledger", "{@/ledger}"),
         ],
         rows: rows.collect(),
     };
@@ -188,19 +189,19 @@ fn robust(doc: &mut Doc, pnl: i64, sensitivity: Option<&[Sensitivity]>) -> Strin
         match (bad, of().last()) {
             (Some(bad), _) => {
                 let text = word(doc, bad, "where it stops paying");
-                parts.push(format!("it stops paying at a {what} of {text} {suffix}"));
+                parts.push(format!("at a {what} of {text} {suffix} it no longer pays"));
             }
             (None, Some(last)) => {
                 let text = word(doc, last, "up to where it pays");
-                parts.push(format!("it still pays at a {what} of {text} {suffix}"));
+                parts.push(format!("at a {what} of {text} {suffix} it still pays"));
             }
             (None, None) => {}
         }
     }
     match parts.as_slice() {
         [] => String::new(),
-        [one] => format!("Tried harder, {one}."),
-        [first, second, ..] => format!("Tried harder, {first}, and {second}."),
+        [one] => format!("Under worse assumptions: {one}."),
+        [first, second, ..] => format!("Under worse assumptions: {first}; {second}."),
     }
 }
 
@@ -225,7 +226,7 @@ fn pnl_error(doc: &mut Doc, error: i64) -> String {
     doc.one(
         "calibration_pnl_error",
         "Calibration: simulated result less the real one",
-        Unit::Gain,
+        Unit::Difference,
         "{outcome.json#/calibration/pnl_error}",
         error,
     )
@@ -245,7 +246,7 @@ pub fn millisecond(doc: &mut Doc, outcome: &Outcome) {
     }
     doc.say(
         "What would be added every day if orders to that venue, and to it alone, arrived <span data-name>1 ms</span> \
-         earlier. <a href=\"#lateness\">How it was measured</a>",
+         earlier; counted over every opportunity that was seen, taken or not. <a href=\"#lateness\">The curves</a>",
     );
     venues.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
     let most = venues.iter().map(|(_, value)| value.unsigned_abs()).max().unwrap_or(0).max(1);
