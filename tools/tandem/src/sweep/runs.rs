@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tandem_backtest::Summary;
@@ -25,6 +26,8 @@ use super::sha256;
 const FORMAT: u32 = 1;
 /// Bytes of a line beyond which it is damaged: the first one holds the whole grid.
 const LINE_BYTES_MAX: u64 = 64 << 20;
+/// How long another process that holds the file is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Most shards of one sweep.
 pub const SHARDS_MAX: u64 = 100_000;
 
@@ -347,11 +350,7 @@ impl Runs {
         fs::create_dir_all(dir).map_err(io)?;
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let mut runs = Runs { path: path.clone(), file: file.map_err(io)? };
-        match runs.file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(RunsError::Busy { path }),
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
+        runs.lock()?;
         let held = match read(&path)? {
             Some(held) => held,
             // Not a whole line: the process was killed before anything was done.
@@ -380,6 +379,25 @@ impl Runs {
         }
         runs.file.seek(SeekFrom::End(0)).map_err(io)?;
         Ok((runs, held))
+    }
+
+    /// Takes the file for this process. One that was killed may still be on its way out: it is waited for, briefly.
+    fn lock(&self) -> Result<(), RunsError> {
+        let until = Instant::now() + LOCK_WAIT;
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(RunsError::Busy { path: self.path.clone() });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(RunsError::Io { path: self.path.clone(), error });
+                }
+            }
+        }
     }
 
     /// Says that a run begins; not synced, for it proves nothing.
