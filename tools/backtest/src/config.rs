@@ -25,6 +25,10 @@ pub struct Config {
     pub decision_us: u32,
     /// Our timer, in milliseconds, as live.
     pub timer_ms: u32,
+    /// The same while nothing is open: no order, no round, no opportunity, no halt.
+    pub timer_idle_ms: u32,
+    /// How long after a pause an operator arms again, in seconds; 0 never.
+    pub rearm_s: u32,
     /// Depth that an order of ours took is not there again before this, and not before the venue has shown that
     /// level anew, in milliseconds.
     pub recovery_ms: u32,
@@ -51,6 +55,8 @@ impl Default for Config {
             latency_ppm: PPM,
             decision_us: 50,
             timer_ms: 10,
+            timer_idle_ms: 100,
+            rearm_s: 900,
             recovery_ms: 1_000,
             competition: Competition::default(),
             venue: BTreeMap::new(),
@@ -85,8 +91,10 @@ impl Default for Competition {
 pub struct VenueModel {
     /// From the venue's book to our receipt, beyond what was recorded.
     pub feed: Latency,
-    /// Where the recording has no venue time: how old a message is on receipt, in microseconds.
-    pub feed_age_us: u32,
+    /// Which clock says when the venue's book was so.
+    pub venue_time: VenueTime,
+    /// How old the fastest message is on receipt, in microseconds (with `offset`, and where there is no stamp).
+    pub feed_base_us: u32,
     /// From our order's bytes to the venue's book.
     pub entry: Latency,
     /// From the venue's book to our receipt of acknowledgements, fills and ends.
@@ -123,7 +131,8 @@ impl Default for VenueModel {
     fn default() -> VenueModel {
         VenueModel {
             feed: Latency::Constant { us: 0 },
-            feed_age_us: 1_000,
+            venue_time: VenueTime::Offset,
+            feed_base_us: 1_000,
             entry: Latency::Constant { us: 5_000 },
             response: Latency::Constant { us: 5_000 },
             taker_fee_ppm: None,
@@ -141,6 +150,19 @@ impl Default for VenueModel {
             outage: None,
         }
     }
+}
+
+/// Which clock says when a venue's book was as a message tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VenueTime {
+    /// The venue's stamps, less the offset of its clock: the fastest message of some minutes is `feed_base_us` old,
+    /// and the others as much older as their stamps say.
+    Offset,
+    /// The venue's stamps as they are: its clock and ours are one.
+    Trusted,
+    /// Our own: the book is so when the engine takes the message.
+    Engine,
 }
 
 /// A fee tier.

@@ -6,8 +6,19 @@
 //!
 //! Not here: where records come from and how results are shown (the binary).
 
+mod books;
 pub mod config;
+mod dice;
+mod latency;
+mod looks;
 pub mod outcome;
+mod resting;
+mod stream;
+mod tally;
+mod venue;
+mod world;
 
 pub use config::Config;
 pub use outcome::{Outcome, Summary};
+pub use venue::Plant;
+pub use world::{Plan, RunError, Source, run};

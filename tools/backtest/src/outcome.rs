@@ -61,6 +61,8 @@ pub struct Outcome {
     pub one_leg: OneLeg,
     /// By venue: what happened to orders.
     pub venues: BTreeMap<String, VenueFigures>,
+    /// Levels that controls raised: scope, level, cause and control, with how often.
+    pub levels: BTreeMap<String, u64>,
     /// Resting orders, where they were asked for.
     pub resting: Vec<RestingFigures>,
     /// Simulated against recorded rounds, where the recording has some.

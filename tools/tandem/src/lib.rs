@@ -4,6 +4,7 @@
 //! tiles below are told what they need and nothing else.
 
 pub mod accounts;
+pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod alerts;
+pub mod backtest;
 pub mod books;
 pub mod check_limits;
 mod errors;
@@ -346,6 +347,14 @@ file is there, and something in it needs a look (no worth, no lot, or a differen
         #[arg(long)]
         json: bool,
     },
+    /// Recorded data through the live engine, with simulated venues around it.
+    #[command(after_help = "Examples:
+  tandem backtest --data /var/lib/tandem/archive
+  tandem backtest --config deploy/backtest.toml --data DIR --out result --sensitivity
+  tandem backtest --data monday tuesday --seed 7 --journal simulated --json
+
+Exit code 1: the run is void, for what there was, what was traded and what there is do not agree.")]
+    Backtest(backtest::BacktestArgs),
     /// What the venues say of our keys and of our orders.
     Keys {
         #[command(subcommand)]
@@ -520,6 +529,7 @@ fn dispatch(command: Command) -> Done {
         Command::Export(args) => export::run(&args),
         Command::Latency(args) => latency::run(&args),
         Command::Journal { command } => journal::run(&command),
+        Command::Backtest(args) => backtest::backtest(&args),
         Command::Replay { path, verify: _, json } => replay_command(&path, json),
         Command::Keys { command } => keys::run(&command),
         Command::Alerts { command } => alerts::run(&command),
