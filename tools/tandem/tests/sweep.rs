@@ -18,10 +18,14 @@ use std::time::{Duration, Instant};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Row;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tandem_backtest::config::Config;
 use tandem_backtest::outcome::{self, Unit};
 use tandem_backtest::{Outcome, Summary};
+use tandem_core::record::Record;
+use tandem_feeds::tile::record_schema;
+use tandem_shm::{JournalReader, JournalSpec, JournalWriter};
+use tandem_tools::reports::period::DAY_NS;
 use tandem_tools::sweep::data::Data;
 use tandem_tools::sweep::grid::{Grid, Job};
 use tandem_tools::sweep::runs::{self, Plan, Shard};
@@ -55,13 +59,14 @@ const GRID: &str = r#"
     by_day = true
     [grid]
     "competition.share_ppm" = [0, 500000]
-    "engine.edge_min_ppm" = [100, 200, 300, 400, 500]
+    "engine.edge_min_ppm" = [20, 50, 100, 200, 500]
     "venue.binance.entry" = [{ model = "constant", us = 1000 }, { model = "constant", us = 5000 }]
 "#;
 
 fn plan(grid: &str) -> Plan {
-    let days = ["2026-11-29", "2026-11-30"].map(str::to_owned).to_vec();
-    let data = Data { digest: "d".repeat(64), records: 7, from_ns: 1, to_ns: 9, days };
+    let days = ["2026-01-01", "2026-01-02"].map(str::to_owned).to_vec();
+    let of_path = vec![days.clone()];
+    let data = Data { digest: "d".repeat(64), records: 7, from_ns: 1, to_ns: 9, days, of_path };
     let mut grid = Grid::parse(grid).unwrap();
     if grid.by_day {
         grid.days.clone_from(&data.days);
@@ -104,6 +109,7 @@ fn stand_in(job: &Job) -> Result<Outcome, String> {
         inventory: BTreeMap::new(),
         one_leg: outcome::OneLeg::default(),
         venues: BTreeMap::new(),
+        levels: BTreeMap::new(),
         resting: Vec::new(),
         calibration: None,
     };
@@ -428,4 +434,263 @@ fn kill_9_repeats_no_run_and_loses_none() {
     let whole = sweep_all(&plan(GRID), &dir.at("whole")).results.unwrap();
     let results = out.join("results.parquet");
     assert!(fs::read(&results).unwrap() == fs::read(&whole).unwrap(), "the same table");
+}
+
+// The binary, over journals.
+
+/// The generator's market has no balances and no limits of its own; what is drawn makes seeds differ.
+const BACKTEST: &str = r#"
+    limits = "wide"
+    venue.binance.reject_ppm = 50000
+    venue.coinbase.entry = { model = "bursty", us = 1000, jitter_us = 3000, burst_us = 9000, burst_every_ms = 100, burst_lasts_ms = 20 }
+    venue.kraken.lost_ppm = 20000
+    opening.binance = { BTC = "10", ETH = "100", USDT = "1000000" }
+    opening.coinbase = { BTC = "10", ETH = "100", USDT = "1000000", USD = "1000000" }
+    opening.kraken = { BTC = "10", ETH = "100", USDT = "1000000", USD = "1000000" }
+"#;
+
+/// A folder with a configuration, the grid, and two journals that are two days of one market.
+struct Ground {
+    dir: Scratch,
+}
+
+impl Ground {
+    fn new(name: &str, records: u64, grid: &str) -> Ground {
+        let dir = Scratch::new(name);
+        fs::write(dir.at("backtest.toml"), BACKTEST).unwrap();
+        fs::write(dir.at("grid.toml"), grid).unwrap();
+        let once = dir.at("once");
+        tandem_tools::generate::generate(&once, 3, records).unwrap();
+        split(&once, records / 2, &[&dir.at("whole")]);
+        split(&once, records / 2, &[&dir.at("first"), &dir.at("second")]);
+        Ground { dir }
+    }
+
+    /// `tandem sweep` over the two days, in a folder of its own.
+    fn sweep(&self, out: &str, options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+        command.arg("sweep").args(["--json", "--grid"]).arg(self.dir.at("grid.toml"));
+        command.arg("--config").arg(self.dir.at("backtest.toml"));
+        command.arg("--data").arg(self.dir.at("whole")).arg("--out").arg(self.dir.at(out));
+        command.args(options).env_remove("JOB_COMPLETION_INDEX");
+        command
+    }
+}
+
+/// Writes a journal's records with times such that midnight comes at one of them: into one journal, or the two
+/// days into two.
+fn split(from: &Path, at: u64, to: &[&Path]) {
+    let mut all: Vec<Record> = Vec::new();
+    let mut reader = JournalReader::<Record>::open(from, record_schema()).unwrap();
+    while let Some(record) = reader.next().unwrap() {
+        all.push(record);
+    }
+    let middle = all.iter().find(|record| at <= record.seq && record.engine_ts_ns != 0).unwrap();
+    let midnight = (middle.engine_ts_ns.div_euclid(DAY_NS) + 1) * DAY_NS;
+    let shift = midnight - middle.engine_ts_ns;
+    let spec = JournalSpec { segments_ahead: 1, ..JournalSpec::new(record_schema()) };
+    for (day, path) in to.iter().enumerate() {
+        let mut writer = JournalWriter::<Record>::create(path, &spec).unwrap();
+        for record in &all {
+            let mut record = *record;
+            for ns in [&mut record.engine_ts_ns, &mut record.venue_ts_ns, &mut record.recv_ts_ns] {
+                *ns += if *ns == 0 { 0 } else { shift };
+            }
+            // The configuration has no time and is in both.
+            let is_timeless = record.engine_ts_ns == 0;
+            let is_first = record.engine_ts_ns < midnight;
+            if to.len() == 1 || is_timeless || is_first == (day == 0) {
+                while writer.append(&record).is_err() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        writer.close().unwrap();
+    }
+}
+
+fn said(command: &mut Command) -> (i32, Value, String) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let report =
+        text.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).unwrap());
+    (output.status.code().unwrap(), report, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_thousand_backtests_on_one_core_on_two_killed_and_in_shards() {
+    let ground = Ground::new("thousand", 6_000, GRID);
+    let results = |out: &str| fs::read(ground.dir.at(out).join("results.parquet")).unwrap();
+    let mut seconds = BTreeMap::new();
+    for (out, jobs) in [("one", "1"), ("two", "2")] {
+        let (code, report, told) = said(&mut ground.sweep(out, &["--jobs", jobs]));
+        assert_eq!(
+            (code, &report["made"], &report["failed"]),
+            (0, &json!(1_000), &json!(0)),
+            "{told}"
+        );
+        seconds.insert(jobs, report["seconds"].as_f64().unwrap());
+    }
+    println!(
+        "1000 runs: {:.1} s on one core, {:.1} s on two: {:.2} times as fast",
+        seconds["1"],
+        seconds["2"],
+        seconds["1"] / seconds["2"]
+    );
+    let wanted = results("one");
+    assert!(results("two") == wanted, "two cores give the same bytes");
+    let rows = rows(&ground.dir.at("one").join("results.parquet"));
+    let digests: BTreeSet<String> = rows.iter().map(|row| cell(row, "digest")).collect();
+    let rounds = rows.iter().filter(|row| cell(row, "rounds") != "0").count();
+    assert!(500 < digests.len() && 100 < rounds, "{} digests, {rounds} traded", digests.len());
+
+    let mut kills = 0;
+    let step = (seconds["2"] * 1e3 / 12.0) as u64;
+    for after_ms in (100..).step_by(step.max(20) as usize).take(100) {
+        if killed(&mut ground.sweep("killed", &["--jobs", "2"]), after_ms) {
+            break;
+        }
+        kills += 1;
+    }
+    let begun = each_once(&ground.dir.at("killed").join(Shard::ALL.file()), 1_000);
+    println!("{kills} kills, 1000 runs, {begun} begun");
+    assert!(3 <= kills && begun <= 1_000 + 2 * kills, "{kills} kills, {begun} begun");
+    assert!(results("killed") == wanted, "kills change nothing");
+
+    for index in ["2", "0", "1"] {
+        let mut shard = ground.sweep("shards", &["--shards", "3", "--shard", "env"]);
+        let (code, report, told) = said(shard.env("JOB_COMPLETION_INDEX", index));
+        assert_eq!((code, report["shard"].to_string()), (0, index.to_owned()), "{told}");
+    }
+    let mut merge = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    merge.args(["sweep", "merge", "--out"]).arg(ground.dir.at("merged.parquet"));
+    assert_eq!(said(merge.arg("--json").arg(ground.dir.at("shards"))).0, 0);
+    assert!(fs::read(ground.dir.at("merged.parquet")).unwrap() == wanted, "shards give the same");
+}
+
+#[test]
+fn a_day_of_a_journal_is_the_journal_of_a_day() {
+    let ground = Ground::new("days", 20_000, "by_day = true");
+    assert_eq!(said(&mut ground.sweep("out", &[])).0, 0);
+    let rows = rows(&ground.dir.at("out").join("results.parquet"));
+    let days: Vec<String> = rows.iter().map(|row| cell(row, "day")).collect();
+    assert_eq!(days, ["\"2026-01-01\"", "\"2026-01-02\""]);
+    let backtest = |data: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+        command.args(["backtest", "--json", "--config"]).arg(ground.dir.at("backtest.toml"));
+        let (code, report, told) = said(command.arg("--data").arg(ground.dir.at(data)));
+        assert_eq!(code, 0, "{told}");
+        report["outcome"]["summary"].clone()
+    };
+    // The first day is what a recording that ends at midnight gives.
+    let first = backtest("first");
+    assert_eq!(cell(&rows[0], "digest"), first["digest"].to_string());
+    assert_eq!(cell(&rows[0], "rounds"), first["rounds"].to_string());
+    // The second begins with the books as they stood; a recording that begins at midnight has none.
+    let second = backtest("second");
+    let opportunities: Vec<u64> =
+        rows.iter().map(|row| cell(row, "opportunities").parse().unwrap()).collect();
+    println!("opportunities by day: {opportunities:?}, without books: {}", second["opportunities"]);
+    assert!(0 < opportunities[1] && second["opportunities"].as_u64().unwrap() < opportunities[1]);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_exit_code() {
+    let grid = "seeds = [1, 2]\n[grid]\n\"opening.kraken.XYZ\" = [\"1\"]";
+    let ground = Ground::new("codes", 1_000, grid);
+    let (code, report, told) = said(&mut ground.sweep("failing", &[]));
+    assert_eq!((code, &report["failed"]), (5, &json!(2)), "{told}");
+    let first = report["first_error"].as_str().unwrap();
+    assert!(first.contains("opening.kraken.XYZ: no asset of the recording"), "{first}");
+    let rows = rows(&ground.dir.at("failing").join("results.parquet"));
+    assert!(cell(&rows[1], "error").contains("no asset of the recording"));
+    let mut missing = ground.sweep("missing", &[]);
+    let (code, _, told) = said(missing.arg("--data").arg(ground.dir.at("none")));
+    assert!(code == 3 && told.contains("none"), "{code} {told}");
+    for (grid, options, wanted) in [
+        ("[grid]\nlatensy_ppm = [1]", &[][..], "did you mean `latency_ppm`?"),
+        ("days = [\"2026-01-05\"]", &[], "2026-01-05 is not in the data"),
+        ("", &["--shards", "3"], "needs --shard"),
+        ("", &["--jobs", "0"], "at least one"),
+        ("", &["--shards", "3", "--shard", "3"], "numbered from 0"),
+    ] {
+        fs::write(ground.dir.at("grid.toml"), grid).unwrap();
+        let (code, _, told) = said(&mut ground.sweep("wrong", options));
+        assert!(code == 2 && told.contains(wanted), "{grid}: {code} {told}");
+    }
+    fs::write(ground.dir.at("grid.toml"), "seeds = [1, 2, 3]").unwrap();
+    let (code, report, told) = said(&mut ground.sweep("dry", &["--dry-run"]));
+    assert_eq!((code, &report["report"]["runs"]), (0, &json!(3)), "{told}");
+    assert!(!ground.dir.at("dry").exists());
+    // Another grid into a folder that has runs.
+    let (code, _, told) = said(&mut ground.sweep("failing", &[]));
+    assert!(code == 2 && told.contains("another grid"), "{code} {told}");
+}
+
+// What deploy/ shows.
+
+fn deploy(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/sweep").join(name)
+}
+
+#[test]
+fn the_example_grid_is_one() {
+    let grid = Grid::load(&deploy("grid.example.toml")).unwrap();
+    grid.check(&Config::default()).unwrap();
+    assert_eq!((grid.axes.len(), grid.seeds.len(), grid.by_day), (4, 20, true));
+}
+
+#[test]
+fn the_kubernetes_job_says_what_it_must() {
+    use yaml_rust2::{Yaml, YamlLoader};
+    let text = fs::read_to_string(deploy("kubernetes.yaml")).unwrap();
+    let all = YamlLoader::load_from_str(&text).unwrap();
+    let [job] = &all[..] else { panic!("one document") };
+    assert_eq!((job["apiVersion"].as_str(), job["kind"].as_str()), (Some("batch/v1"), Some("Job")));
+    let spec = &job["spec"];
+    assert_eq!(spec["completionMode"].as_str(), Some("Indexed"));
+    let completions = spec["completions"].as_i64().unwrap();
+    // A failed index is tried again alone, which Kubernetes allows with `Never` only.
+    assert!(0 < spec["backoffLimitPerIndex"].as_i64().unwrap());
+    assert_eq!(spec["maxFailedIndexes"].as_i64(), Some(completions));
+    let pod = &spec["template"]["spec"];
+    assert_eq!(pod["restartPolicy"].as_str(), Some("Never"));
+    assert_eq!(pod["securityContext"]["runAsNonRoot"].as_bool(), Some(true));
+    let [container] = &pod["containers"].as_vec().unwrap()[..] else { panic!("one container") };
+    let resources = &container["resources"];
+    for kind in ["requests", "limits"] {
+        for what in ["cpu", "memory"] {
+            assert!(resources[kind][what].as_str().is_some(), "{kind}.{what}");
+        }
+    }
+    let args: Vec<&str> =
+        container["args"].as_vec().unwrap().iter().filter_map(Yaml::as_str).collect();
+    // What the pod runs is a command of ours, and the number of shards is that of the pods.
+    assert!(tandem_tools::cli::is_command(&args), "{args:?}");
+    assert!(args.contains(&&*format!("--shards={completions}")) && args.contains(&"--shard=env"));
+    let cpus = format!("--jobs={}", resources["limits"]["cpu"].as_str().unwrap());
+    assert!(args.contains(&&*cpus), "as many runs at a time as cores");
+    // Every path of the command lies in a volume that is mounted and exists.
+    let mounts = container["volumeMounts"].as_vec().unwrap();
+    for option in ["--grid=", "--config=", "--data=", "--out="] {
+        let path = args.iter().find_map(|arg| arg.strip_prefix(option)).unwrap();
+        let holds = |m: &&Yaml| path.starts_with(m["mountPath"].as_str().unwrap());
+        let mount = mounts.iter().find(holds).unwrap_or_else(|| panic!("{path} is not mounted"));
+        assert_eq!(mount["readOnly"].as_bool().unwrap_or(false), option != "--out=", "{path}");
+        let volumes = pod["volumes"].as_vec().unwrap();
+        assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{path}");
+    }
+    // What a sweep's exit codes mean to the job.
+    let rules = spec["podFailurePolicy"]["rules"].as_vec().unwrap();
+    let of = |code: i64| {
+        let has = |rule: &&Yaml| {
+            let values = rule["onExitCodes"]["values"].as_vec();
+            values.is_some_and(|values| values.iter().any(|v| v.as_i64() == Some(code)))
+        };
+        rules.iter().find(has).and_then(|rule| rule["action"].as_str())
+    };
+    assert_eq!(
+        [of(2), of(5), of(1), of(3)],
+        [Some("FailJob"), Some("FailIndex"), Some("FailIndex"), None]
+    );
 }

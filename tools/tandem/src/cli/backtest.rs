@@ -63,7 +63,8 @@ pub fn backtest(args: &BacktestArgs) -> Done {
     };
     config.seed = args.seed.unwrap_or(config.seed);
     let recording = Recording::open(&args.data).map_err(failure)?;
-    let options = Options { journal: args.journal.clone(), repeat: args.repeat };
+    let options =
+        Options { journal: args.journal.clone(), repeat: args.repeat, ..Options::default() };
     let run = recording.run(&config, &options).map_err(failure)?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out)

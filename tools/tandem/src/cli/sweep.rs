@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Done, Failure, Outcome, print, print_json, roles};
-use crate::sweep::runs::{RunsError, SHARDS_MAX, Shard};
+use crate::backtest::{self, Recording};
+use crate::sweep::grid::Job;
+use crate::sweep::runs::{Plan, RunsError, SHARDS_MAX, Shard};
 use crate::sweep::{self, Options, Report, Runner, SweepError, merge};
 
 /// The number of its task that Kubernetes gives to each pod of an indexed job.
@@ -98,9 +100,13 @@ fn failure(error: SweepError) -> Failure {
 fn shard(shards: u64, shard: Option<&str>, task: Option<&str>) -> Result<Shard, String> {
     let shard = match (shard, task) {
         (None, _) if shards == 1 => return Ok(Shard::ALL),
-        (None, _) => return Err(format!("--shards {shards} needs --shard: which of them is this?")),
+        (None, _) => {
+            return Err(format!("--shards {shards} needs --shard: which of them is this?"));
+        }
         (Some("env"), None) => {
-            return Err(format!("--shard env: {TASK_VARIABLE} is not set: name the shard's number"));
+            return Err(format!(
+                "--shard env: {TASK_VARIABLE} is not set: name the shard's number"
+            ));
         }
         (Some("env"), Some(task)) => {
             task.parse().map_err(|_| format!("{TASK_VARIABLE} = `{task}` is no number"))?
@@ -158,10 +164,20 @@ fn sweep(args: &RunArgs) -> Done {
         return Ok(Outcome::Ok);
     }
     let stop = roles::stop_flag(None)?;
-    let options =
-        Options { out: args.out.clone(), shard, jobs, retry_failed: args.retry_failed };
-    let report = sweep::run(&plan, &options, &stop, runner(&args.data)).map_err(failure)?;
+    let options = Options { out: args.out.clone(), shard, jobs, retry_failed: args.retry_failed };
+    let recording = Recording::open(&args.data).map_err(Failure::failed)?;
+    let report = sweep::run(&plan, &options, &stop, runner(&recording, &plan)).map_err(failure)?;
     tell(&report, args.json)
+}
+
+/// What makes one run: the backtest, over the journals that have the day.
+fn runner<'a>(recording: &'a Recording, plan: &'a Plan) -> impl Runner + 'a {
+    move |job: &Job| {
+        let recording = recording.only(&plan.data.paths_of(job.day.as_deref()));
+        let options = backtest::Options { period: job.period, ..backtest::Options::default() };
+        let run = recording.run(&job.config, &options).map_err(|error| error.to_string())?;
+        Ok(run.outcome)
+    }
 }
 
 fn tell(report: &Report, json: bool) -> Done {
@@ -188,7 +204,9 @@ fn tell(report: &Report, json: bool) -> Done {
             ));
         }
         for line in &report.damaged_lines {
-            eprintln!("tandem: line {line} of the file of runs was damaged; its run was made again");
+            eprintln!(
+                "tandem: line {line} of the file of runs was damaged; its run was made again"
+            );
         }
         if let Some(first) = &report.first_error {
             eprintln!("tandem: {failed} runs failed; the first: {first}");

@@ -61,17 +61,30 @@ pub struct Data {
     pub to_ns: i64,
     /// Days, UTC, on which inputs were taken.
     pub days: Vec<String>,
+    /// The same of each path that was named.
+    pub of_path: Vec<Vec<String>>,
+}
+
+impl Data {
+    /// Returns which paths have a day, by their place in the list; of no day in particular, all.
+    #[must_use]
+    pub fn paths_of(&self, day: Option<&str>) -> Vec<usize> {
+        let has = |days: &Vec<String>| day.is_none_or(|day| days.iter().any(|one| one == day));
+        let paths = self.of_path.iter().enumerate();
+        paths.filter(|(_, days)| has(days)).map(|(idx, _)| idx).collect()
+    }
 }
 
 /// Reads all records once.
 pub fn scan(paths: &[PathBuf]) -> Result<Data, DataError> {
     let progress = Progress::count("reading the data");
-    let (mut digest, mut days) = (Sha256::new(), BTreeSet::new());
+    let (mut digest, mut all) = (Sha256::new(), BTreeSet::new());
+    let mut of_path = Vec::with_capacity(paths.len());
     let (mut records, mut from_ns, mut to_ns) = (0, i64::MAX, i64::MIN);
     for path in paths {
         let wrong = |error| DataError::Journal { path: path.clone(), error };
         let mut reader = Records::strict(path).map_err(wrong)?;
-        let mut of_market = 0u64;
+        let (mut of_market, mut days) = (0u64, BTreeSet::new());
         while let Some(record) = reader.next().map_err(wrong)? {
             digest.update(record.essence().as_bytes());
             records += 1;
@@ -94,10 +107,12 @@ pub fn scan(paths: &[PathBuf]) -> Result<Data, DataError> {
         }
         // Where one ends and the next begins is part of it.
         digest.update(of_market.to_le_bytes());
+        of_path.push(days.iter().copied().map(day_name).collect());
+        all.extend(days);
     }
     progress.end();
-    let days = days.into_iter().map(day_name).collect();
-    Ok(Data { digest: hex(&digest.finalize()), records, from_ns, to_ns, days })
+    let days = all.into_iter().map(day_name).collect();
+    Ok(Data { digest: hex(&digest.finalize()), records, from_ns, to_ns, days, of_path })
 }
 
 #[cfg(test)]
@@ -127,6 +142,10 @@ mod tests {
         assert_ne!(of(&[&a, &c]).expect("data").digest, of(&[&c, &a]).expect("data").digest);
         assert!(one.records >= 5_000 && one.from_ns < one.to_ns);
         assert_eq!(one.days, ["2026-01-01"]);
+        let two = of(&[&a, &c]).expect("data");
+        assert_eq!(two.paths_of(None), [0, 1]);
+        assert_eq!(two.paths_of(Some("2026-01-01")), [0, 1]);
+        assert_eq!(two.paths_of(Some("2026-01-02")), [0; 0]);
         let none = of(&[&root.join("none")]).expect_err("nothing there").to_string();
         assert!(none.contains("none"), "{none}");
         std::fs::remove_dir_all(&root).expect("clean up");
