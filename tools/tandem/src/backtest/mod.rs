@@ -34,6 +34,9 @@ use window::Window;
 /// Records that are looked through for the recorded run's balances.
 const LOOK: usize = 2_000_000;
 
+/// Within one journal a record may be stamped this much earlier than the one before.
+const BACK_NS: i64 = 1_000_000_000;
+
 /// Why a backtest was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum BacktestError {
@@ -381,7 +384,7 @@ impl Source for Chain {
             if self.shift_ns != 0 {
                 shift(&mut record, self.shift_ns);
             }
-            if record.engine_ts_ns < self.last_ns {
+            if record.engine_ts_ns + BACK_NS < self.last_ns {
                 return Err(format!(
                     "{}: record {} is older than what was read before it: name the journals in the \
                      order of their time",
@@ -389,7 +392,9 @@ impl Source for Chain {
                     record.seq
                 ));
             }
-            self.last_ns = record.engine_ts_ns;
+            // The engine's own clock is the latest that it was told.
+            self.last_ns = self.last_ns.max(record.engine_ts_ns);
+            record.engine_ts_ns = self.last_ns;
             return Ok(Some(record));
         }
     }
