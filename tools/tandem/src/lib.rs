@@ -32,6 +32,7 @@ pub mod services;
 pub mod sim_control;
 pub mod stages;
 pub mod supervisor;
+pub mod sweep;
 pub mod table;
 pub mod time;
 pub mod top;

@@ -10,6 +10,7 @@
 pub mod counterfactual;
 pub mod limits;
 pub mod sensitivity;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,9 +29,11 @@ use tandem_shm::{JournalError, JournalSpec, JournalWriter};
 use crate::config::venue_named;
 use crate::limits::Limits;
 use crate::records::Records;
+use crate::reports::period::Period;
 use crate::reports::sheet::SheetError;
 use crate::table::{self, Collector, Setup, Table, TableError};
 use counterfactual::Sheets;
+use window::Window;
 
 /// Records that are looked through for the recorded run's balances.
 const LOOK: usize = 2_000_000;
@@ -106,11 +109,13 @@ pub struct Options {
     pub counterfactual: Option<PathBuf>,
     /// How often the data are played, one after the other with shifted times.
     pub repeat: u32,
+    /// What is played of the data.
+    pub period: Period,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { journal: None, counterfactual: None, repeat: 1 }
+        Options { journal: None, counterfactual: None, repeat: 1, period: Period::ALL }
     }
 }
 
@@ -194,6 +199,13 @@ impl Recording {
     #[must_use]
     pub fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// Returns the same recording with some of its journals alone, by their place in the list.
+    #[must_use]
+    pub fn only(&self, of: &[usize]) -> Recording {
+        let paths = of.iter().filter_map(|idx| self.paths.get(*idx).cloned()).collect();
+        Recording { paths, ..self.clone() }
     }
 
     /// Returns the setup that the engine is built from: the recorded one, as the configuration changes it.
@@ -288,7 +300,7 @@ impl Recording {
             opening: self.opening(config, &table)?,
             plant: Plant::Nothing,
         };
-        let mut source = Chain::new(&self.paths, options.repeat);
+        let mut source = Window::new(Chain::new(&self.paths, options.repeat), options.period);
         let begun = Instant::now();
         let mut journal =
             options.journal.as_deref().map(|to| Journal::create(to, &table)).transpose()?;

@@ -70,6 +70,7 @@ pub fn backtest(args: &BacktestArgs) -> Done {
         journal: args.journal.clone(),
         counterfactual: args.counterfactual.clone(),
         repeat: args.repeat,
+        ..Options::default()
     };
     let run = recording.run(&config, &options).map_err(failure)?;
     if let Some(out) = &args.out {
