@@ -8,6 +8,7 @@ pub mod alerts;
 pub mod backtest;
 pub mod books;
 pub mod check_limits;
+pub mod data;
 mod errors;
 pub mod export;
 pub mod journal;

@@ -1,4 +1,4 @@
-//! `report`: one day for people: as text, as HTML, as JSON.
+//! `report`: one day, or one backtest, for people: as text, as HTML, as JSON.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::config::Config;
 use crate::demo::{RunStats, percentiles};
 use crate::records::Origin;
+use crate::reports::backtest::{self, BacktestReportError, Found};
 use crate::reports::daily::{self, Daily, StageLine};
 use crate::reports::page;
 use crate::reports::period::{DAY_NS, read_day};
@@ -27,6 +28,35 @@ pub enum ReportCommand {
   tandem report daily --day 2026-11-29 --html report.html
   tandem report daily --journal /var/lib/tandem/archive --day 2026-11-29 --json")]
     Daily(DailyArgs),
+    /// A backtest: verdict, what a millisecond is worth, result, opportunities, lateness, inventory.
+    #[command(after_help = "Examples:
+  tandem report backtest out                         the figures on one line each
+  tandem report backtest out --html report.html      one page that needs nothing else
+  tandem report backtest out --html report.html --out-json report.json --force
+
+DIR is what `tandem backtest --out DIR` wrote. Every number of the page is in the JSON, with the query that gives
+it from outcome.json and sensitivity.json. Exit code 1: the run is void, something came from nowhere.")]
+    Backtest(BacktestArgs),
+}
+
+/// Which backtest, and in which form.
+#[derive(Args, Debug)]
+pub struct BacktestArgs {
+    /// Folder with outcome.json and, perhaps, sensitivity.json.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Writes one self-contained HTML page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Writes every figure of the page as JSON.
+    #[arg(long, value_name = "FILE")]
+    out_json: Option<PathBuf>,
+    /// Replaces files that are there.
+    #[arg(long)]
+    force: bool,
+    /// Prints the figures as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which day, and in which form.
@@ -53,7 +83,47 @@ pub struct DailyArgs {
 
 /// `tandem report …`.
 pub fn run(command: &ReportCommand) -> Done {
-    let ReportCommand::Daily(args) = command;
+    match command {
+        ReportCommand::Daily(args) => day(args),
+        ReportCommand::Backtest(args) => of_backtest(args),
+    }
+}
+
+fn of_backtest(args: &BacktestArgs) -> Done {
+    let found = Found::read(&args.dir).map_err(|error| match error {
+        BacktestReportError::Io { .. } => Failure::unreachable(error),
+        BacktestReportError::Form { .. } => Failure::failed(error),
+    })?;
+    let report = backtest::report(&found);
+    let json = serde_json::to_string_pretty(&report).map_err(Failure::failed)?;
+    for (path, text) in [(&args.html, &report.html), (&args.out_json, &json)] {
+        let Some(path) = path else { continue };
+        let (whole, mut file) = Whole::begin(path, args.force).map_err(refused)?;
+        file.write_all(text.as_bytes())
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        whole.finish(&file).map_err(refused)?;
+    }
+    if args.json {
+        print_json(&report);
+    } else if args.html.is_none() && args.out_json.is_none() {
+        if !report.is_conserved {
+            print("VOID: this run does not add up; none of its figures can be believed");
+        }
+        for figure in &report.figures {
+            if let Some(shown) = &figure.shown {
+                let shown: String = shown.chars().filter(|c| !c.is_control()).collect();
+                print(format_args!("{}: {shown}", figure.title));
+            }
+        }
+    } else {
+        for path in args.html.iter().chain(&args.out_json) {
+            print(path.display());
+        }
+    }
+    Ok(if report.is_conserved { Outcome::Ok } else { Outcome::Failed })
+}
+
+fn day(args: &DailyArgs) -> Done {
     let config = match &args.journal {
         Some(_) => None,
         None => Some(args.config.load()?),

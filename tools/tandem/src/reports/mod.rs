@@ -6,6 +6,7 @@
 //!
 //! Not here: the command line (`crate::cli`), where records are (`crate::records`).
 
+pub mod backtest;
 pub mod daily;
 pub mod exact;
 pub mod exports;
