@@ -6,7 +6,7 @@
 //! `memory` its files are read before the clock starts; with `files` as it goes, as ours reads its journal.
 //!
 //!   backtest_peer convert JOURNAL DIR REPEAT     every event in files of its own format, repeated with later times
-//!   backtest_peer run DIR memory|files           one JSON object: events, wakes, seconds
+//!   backtest_peer run DIR memory|files           one JSON object: events, wakes, seconds, processor seconds
 //!
 //! Not here: what is measured around it (`bench/backtest/run`).
 
@@ -209,7 +209,7 @@ fn one(dir: &Path, meta: &Value, reading: Reading) -> Result<Value, Box<dyn Erro
         .add_asset(asset(dir, 0, meta, reading)?)
         .add_asset(asset(dir, 1, meta, reading)?)
         .build()?;
-    let begun = Instant::now();
+    let (begun, cpu_begun) = (Instant::now(), cpu_seconds()?);
     let (mut wakes, mut crossed) = (0u64, 0u64);
     // A day without any event is the end.
     while backtest.wait_next_feed(true, 86_400_000_000_000)? != ElapseResult::EndOfData {
@@ -219,8 +219,15 @@ fn one(dir: &Path, meta: &Value, reading: Reading) -> Result<Value, Box<dyn Erro
         let pays = |bid: f64, ask: f64| ask * 1.0025 < bid * 0.9975;
         crossed += u64::from(pays(a.best_bid(), b.best_ask()) || pays(b.best_bid(), a.best_ask()));
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    Ok(json!({ "wakes": wakes, "crossed": crossed, "seconds": seconds }))
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds()? - cpu_begun);
+    Ok(json!({ "wakes": wakes, "crossed": crossed, "seconds": seconds, "cpu": cpu }))
+}
+
+/// Seconds that this process was on a processor.
+fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
+    let text = fs::read_to_string("/proc/self/schedstat")?;
+    let ns: u64 = text.split(' ').next().unwrap_or("").parse()?;
+    Ok(ns as f64 / 1e9)
 }
 
 fn run(dir: &Path, reading: Reading) -> Result<Value, Box<dyn Error>> {
