@@ -52,7 +52,8 @@ fn the_shipped_configuration_is_the_default() {
 }
 
 fn captures() -> Option<PathBuf> {
-    let place = std::env::var_os("TANDEM_CAPTURES").map(PathBuf::from)?;
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/captures");
+    let place = std::env::var_os("TANDEM_CAPTURES").map_or(shared, PathBuf::from);
     place.is_dir().then_some(place)
 }
 
@@ -68,7 +69,7 @@ const FUNDS: &str = "[opening.coinbase]\nUSD = \"10000000\"\nBTC = \"100\"\n\
 #[test]
 fn tapes_trade_only_without_fees() {
     let Some(captures) = captures() else {
-        eprintln!("SKIPPED: TANDEM_CAPTURES is not set or not there");
+        eprintln!("SKIPPED: no recordings; TANDEM_CAPTURES may say where they are");
         return;
     };
     let expected = captures.join("../expected_books.json");
@@ -121,7 +122,9 @@ fn tapes_trade_only_without_fees() {
         assert_eq!(ways, 1);
         assert_eq!(summary["rounds_filled"], summary["rounds"], "{summary}");
         assert_eq!(summary["orders_filled"], summary["orders"]);
-        assert_eq!(found["funnel"]["tried_net"], found["funnel"]["realised"], "as seen, so earned");
+        // As seen, so earned; each fill is rounded once, against us.
+        let rounded = number(&found["funnel"]["tried_net"]) - number(&found["funnel"]["realised"]);
+        assert!((0..=number(&summary["fills"])).contains(&rounded), "{rounded}: {summary}");
         // Later, contested, or with real latencies it is less, and never more.
         let later = free.replace("latency_ppm = 0", "latency_ppm = 1000000");
         let later = number(&backtest(&dir, &later, &["--data", &journal])["summary"]["pnl"]);

@@ -72,10 +72,12 @@ pub fn backtest(args: &BacktestArgs) -> Done {
         repeat: args.repeat,
         ..Options::default()
     };
-    let run = recording.run(&config, &options).map_err(failure)?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out)
             .map_err(|error| Failure::failed(format!("{}: {error}", out.display())))?;
+    }
+    let run = recording.run(&config, &options).map_err(failure)?;
+    if let Some(out) = &args.out {
         write(&out.join("outcome.json"), &run.outcome)?;
         if args.sensitivity {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
