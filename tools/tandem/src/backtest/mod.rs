@@ -42,6 +42,8 @@ const LOOK: usize = 2_000_000;
 const WAYS: usize = 10_000;
 /// Within one journal a record may be stamped this much earlier than the one before.
 const BACK_NS: i64 = 1_000_000_000;
+/// No record is this much later than the one before.
+const AHEAD_NS: i64 = 366 * 86_400 * 1_000_000_000;
 
 /// Why a backtest was not made.
 #[derive(Debug, thiserror::Error)]
@@ -476,7 +478,14 @@ impl Source for Chain {
             if self.shift_ns != 0 {
                 shift(&mut record, self.shift_ns);
             }
-            if record.engine_ts_ns + BACK_NS < self.last_ns {
+            if self.last_ns != 0 && self.last_ns.saturating_add(AHEAD_NS) < record.engine_ts_ns {
+                return Err(format!(
+                    "{}: record {} is more than a year later than the one before it: run the parts apart",
+                    path.display(),
+                    record.seq
+                ));
+            }
+            if record.engine_ts_ns.saturating_add(BACK_NS) < self.last_ns {
                 return Err(format!(
                     "{}: record {} is older than what was read before it: name the journals in the \
                      order of their time",
@@ -493,14 +502,14 @@ impl Source for Chain {
 }
 
 fn shift(record: &mut Record, by_ns: i64) {
-    record.engine_ts_ns += by_ns;
+    record.engine_ts_ns = record.engine_ts_ns.saturating_add(by_ns);
     for ns in [&mut record.venue_ts_ns, &mut record.recv_ts_ns] {
         if *ns != 0 {
-            *ns += by_ns;
+            *ns = ns.saturating_add(by_ns);
         }
     }
     if record.kind() == Some(Kind::Beat) {
-        record.data[0] += by_ns;
+        record.data[0] = record.data[0].saturating_add(by_ns);
     }
 }
 
