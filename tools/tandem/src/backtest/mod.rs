@@ -26,7 +26,7 @@ use tandem_core::units::{Amount, parse_decimal};
 use tandem_feeds::tile::record_schema;
 use tandem_shm::{JournalError, JournalSpec, JournalWriter};
 
-use crate::config::venue_named;
+use crate::config::{venue_named, with_nearest_key};
 use crate::limits::Limits;
 use crate::records::Records;
 use crate::reports::period::Period;
@@ -99,7 +99,7 @@ fn refuse(key: impl Into<String>, why: impl Into<String>) -> BacktestError {
 pub fn load(path: &Path) -> Result<Config, BacktestError> {
     let wrong = |detail: String| BacktestError::Config { path: path.to_owned(), detail };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| wrong(error.to_string()))
+    toml::from_str(&text).map_err(|error| wrong(with_nearest_key(&error.to_string())))
 }
 
 /// What is done beside the simulation.
@@ -302,7 +302,17 @@ impl Recording {
             opening: self.opening(config, &table)?,
             plant: Plant::Nothing,
         };
-        let mut source = Window::new(Chain::new(&self.paths, options.repeat), options.period);
+        let (mut whole, mut cut);
+        let source: &mut dyn Source = match options.period {
+            Period::ALL => {
+                whole = Chain::new(&self.paths, options.repeat);
+                &mut whole
+            }
+            period => {
+                cut = Window::new(Chain::new(&self.paths, options.repeat), period);
+                &mut cut
+            }
+        };
         let begun = Instant::now();
         let mut journal =
             options.journal.as_deref().map(|to| Journal::create(to, &table)).transpose()?;
@@ -327,7 +337,7 @@ impl Recording {
             record: options.journal.is_some().then_some(&mut record),
             look: options.counterfactual.is_some().then_some(&mut look),
         };
-        let outcome = tandem_backtest::run(&plan, &mut source, told)?;
+        let outcome = tandem_backtest::run(&plan, source, told)?;
         if let Some(journal) = journal {
             journal.close()?;
         }
