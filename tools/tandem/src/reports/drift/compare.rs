@@ -6,8 +6,9 @@
 //!
 //! Not here: reading (`side`), showing (`mod`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use tandem_backtest::outcome::Calibration;
 use tandem_core::level::Level;
 use tandem_core::order::Action;
@@ -338,12 +339,20 @@ impl Compared<'_> {
     fn seen_by_one(&mut self, only: Only, seen: &Seen) {
         let place = self.route(seen);
         let instruments: Vec<u16> = seen.legs.iter().map(|leg| leg.instrument).collect();
-        let found =
-            self.absent(only, seen.cycle, &instruments, seen.first_ns).unwrap_or_else(|| {
-                Found::unexplained(
-                    "not seen there, and nothing that was told stands against it".to_owned(),
-                )
-            });
+        let longer = self.other(only).seen_between(seen.cycle, seen.first_ns, seen.last_ns);
+        let found = match longer {
+            Some(longer) => Found {
+                reason: Reason::OneLife,
+                detail: format!("there from {}", crate::time::utc(longer.first_ns)),
+            },
+            None => {
+                let found = self.absent(only, seen.cycle, &instruments, seen.first_ns);
+                found.unwrap_or_else(|| {
+                    let detail = "not seen there, and nothing that was told stands against it";
+                    Found::unexplained(detail.to_owned())
+                })
+            }
+        };
         self.tell(What::Opportunity, only, seen.first_ns, place, found, 0);
     }
 
@@ -389,10 +398,8 @@ impl Compared<'_> {
     fn settings(&self) -> Option<String> {
         let (live, replayed) = (self.live.table.as_ref()?, self.replayed.table.as_ref()?);
         let of = |table: &Table| serde_json::to_value(&table.setup.detection).ok();
-        let (live, replayed) = (of(live)?, of(replayed)?);
-        let (live, replayed) = (live.as_object()?.clone(), replayed.as_object()?.clone());
-        let differs = live.iter().find(|(key, value)| replayed.get(*key) != Some(value));
-        differs.map(|(key, _)| format!("engine.{key} differs"))
+        let differs = differing(&of(live)?, &of(replayed)?, "engine");
+        differs.first().map(|key| format!("{key} differs"))
     }
 
     /// Why the other side has no such thing at that time, where what it told says so.
@@ -410,6 +417,10 @@ impl Compared<'_> {
         {
             let detail = format!("{}: not in sync {there}", self.symbol(*instrument));
             return Some(Found { reason: Reason::BookNotLive, detail });
+        }
+        if let Some(instrument) = instruments.iter().find(|i| other.is_halted(**i, ns)) {
+            let detail = format!("{}: halted by a control {there}", self.symbol(*instrument));
+            return Some(Found { reason: Reason::Halted, detail });
         }
         let reach = self
             .window_ns
@@ -522,6 +533,17 @@ impl Compared<'_> {
             let detail = format!("there {} took it", self.round_place(one));
             return Found { reason: Reason::OtherCycle, detail };
         }
+        // A step tries few cycles: what ranked lower was not tried, and nothing is told of that.
+        let (from, to) = (ns.saturating_sub(self.window_ns), ns.saturating_add(self.window_ns));
+        let first = other.seen_between(report.cycle, from, to).map(|seen| seen.first_ns);
+        let steps = [Some(ns), first].into_iter().flatten();
+        if let Some(others) = steps
+            .map(|at| other.tried_others(report.cycle, at))
+            .find(|others| *others != 0 && first.is_some())
+        {
+            let detail = format!("there {others} other cycles were tried in that step");
+            return Found { reason: Reason::Outranked, detail };
+        }
         Found::unexplained("no round there, and nothing that was told stands against it".to_owned())
     }
 
@@ -546,8 +568,20 @@ impl Compared<'_> {
         let is_followed = found.len() != entries_before || entries_before != 0;
         self.hedges(live, replayed, is_followed, &mut found);
         if found.is_empty() && money != 0 {
-            let is_left = live.report.legs().iter().any(|leg| leg.filled != leg.qty);
-            let reason = if is_left { Reason::Valuation } else { Reason::Unexplained };
+            // Another asset than the numeraire is worth what its book says when the round is over.
+            let numeraire = self.live.numeraire.or(self.replayed.numeraire);
+            let other = |asset: u16| Some(asset) != numeraire;
+            let mut fee_assets = live.orders().flat_map(|order| fees(order).into_keys());
+            let is_valued = other(live.report.start.0)
+                || fee_assets.any(other)
+                || live.report.legs().iter().any(|leg| leg.filled != leg.qty);
+            let over = |round: &RoundStory| {
+                round.report.opened_ns.saturating_add(round.report.duration_ns)
+            };
+            let reason = match is_valued && over(live) != over(replayed) {
+                true => Reason::Valuation,
+                false => Reason::Unexplained,
+            };
             let detail = "the same fills and fees were worth another result".to_owned();
             found.push((What::Round, Found { reason, detail }));
         }
@@ -583,7 +617,8 @@ impl Compared<'_> {
                 around.reason
             } else if l.px != r.px {
                 Reason::BookAtDecision
-            } else if self.limits_differ() {
+            } else if let Some(key) = self.limits() {
+                detail = format!("{detail}; {key} differs");
                 Reason::Limits
             } else {
                 Reason::Unexplained
@@ -608,9 +643,11 @@ impl Compared<'_> {
             .map(|(_, (l, _))| self.symbol(l.instrument))
     }
 
-    fn limits_differ(&self) -> bool {
-        let limits = |side: &Side| side.table.as_ref().map(|table| table.setup.limits.clone());
-        limits(self.live) != limits(self.replayed)
+    /// Which limit differs; those of paper size nothing.
+    fn limits(&self) -> Option<String> {
+        let of = |side: &Side| serde_json::to_value(&side.table.as_ref()?.setup.limits).ok();
+        let differs = differing(&of(self.live)?, &of(self.replayed)?, "limits");
+        differs.into_iter().find(|key| !key.contains("paper"))
     }
 
     /// What an order spends, in quanta of the asset that it spends.
@@ -722,6 +759,23 @@ impl Compared<'_> {
             }
         }
         found.push((What::Order, Found::unexplained(detail)));
+    }
+}
+
+/// Keys at which two values differ.
+fn differing(live: &Value, replayed: &Value, place: &str) -> Vec<String> {
+    match (live, replayed) {
+        (Value::Object(l), Value::Object(r)) => {
+            let keys: BTreeSet<&String> = l.keys().chain(r.keys()).collect();
+            let of = |key: &String| {
+                let (l, r) = (l.get(key), r.get(key));
+                let (l, r) = (l.unwrap_or(&Value::Null), r.unwrap_or(&Value::Null));
+                differing(l, r, &format!("{place}.{key}"))
+            };
+            keys.into_iter().flat_map(of).collect()
+        }
+        (live, replayed) if live == replayed => Vec::new(),
+        _ => vec![place.to_owned()],
     }
 }
 

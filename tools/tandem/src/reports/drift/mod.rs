@@ -114,6 +114,8 @@ pub enum Reason {
     Outside,
     /// A book was not proven in sync on the other side.
     BookNotLive,
+    /// A control had halted an instrument on the other side.
+    Halted,
     /// The other side denied it, by this code.
     Denied(String),
     /// Fees of its instruments differ.
@@ -126,6 +128,10 @@ pub enum Reason {
     OwnOrders,
     /// Another cycle took it.
     OtherCycle,
+    /// The other side tried other cycles in that step.
+    Outranked,
+    /// The other side saw it as part of a longer one.
+    OneLife,
     /// It follows from no opportunity.
     Orphan,
     /// It is over on one side alone.
@@ -172,6 +178,9 @@ impl Reason {
             Reason::Limits => "limits",
             Reason::OwnOrders => "own_orders",
             Reason::OtherCycle => "other_cycle",
+            Reason::Halted => "halted",
+            Reason::Outranked => "outranked",
+            Reason::OneLife => "one_life",
             Reason::Orphan => "orphan",
             Reason::Stage => "stage",
             Reason::Balances => "balances",
@@ -206,6 +215,9 @@ impl Reason {
             Reason::Limits => "limits differ",
             Reason::OwnOrders => "own orders had taken other depth before",
             Reason::OtherCycle => "another cycle took it on the other side",
+            Reason::Halted => "an instrument was halted by a control on the other side",
+            Reason::Outranked => "the other side tried other cycles in that step",
+            Reason::OneLife => "the other side saw it as part of a longer one",
             Reason::Orphan => "it follows from no opportunity",
             Reason::Stage => "over on one side alone",
             Reason::Balances => "balances did not cover the same size",

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use tandem_core::engine::{Command, LEVEL_HALT};
 use tandem_core::ledger::Posting;
 use tandem_core::level::{Level, LevelWord};
 use tandem_core::order::{Action, Purpose};
@@ -95,6 +96,12 @@ pub struct Side {
     /// Asset of the rounds' worth.
     pub numeraire: Option<u16>,
     levels: Vec<(i64, LevelWord)>,
+    /// By instrument: halted from, until.
+    halts: BTreeMap<u16, Vec<(i64, i64)>>,
+    /// When a cycle was tried: a round, or a control's denial.
+    tried: Vec<(i64, u32)>,
+    /// By cycle: places in `seen`.
+    by_cycle: BTreeMap<u32, Vec<usize>>,
     books: BTreeMap<u16, Vec<(i64, bool)>>,
     fees: BTreeMap<u16, Vec<(i64, i64)>>,
     /// By instrument: when orders were made, and what they filled.
@@ -128,6 +135,28 @@ impl Side {
     #[must_use]
     pub fn is_live(&self, instrument: u16, ns: i64) -> Option<bool> {
         self.books.get(&instrument).and_then(|history| at(history, ns))
+    }
+
+    /// Returns whether a control had halted an instrument at a time.
+    #[must_use]
+    pub fn is_halted(&self, instrument: u16, ns: i64) -> bool {
+        let halts = self.halts.get(&instrument).into_iter().flatten();
+        halts.into_iter().any(|(from, until)| *from <= ns && ns < *until)
+    }
+
+    /// Returns how many other cycles were tried in a step.
+    #[must_use]
+    pub fn tried_others(&self, cycle: u32, ns: i64) -> usize {
+        let first = self.tried.partition_point(|(at, _)| *at < ns);
+        let step = self.tried.iter().skip(first).take_while(|(at, _)| *at == ns);
+        step.filter(|(_, other)| *other != cycle).count()
+    }
+
+    /// Returns an opportunity of a cycle that was there between two times.
+    #[must_use]
+    pub fn seen_between(&self, cycle: u32, from_ns: i64, to_ns: i64) -> Option<&Seen> {
+        let all = self.by_cycle.get(&cycle)?.iter().filter_map(|idx| self.seen.get(*idx));
+        all.take_while(|seen| seen.first_ns <= to_ns).filter(|seen| from_ns <= seen.last_ns).last()
     }
 
     /// Returns the taker's fee of an instrument at a time, ppm.
@@ -220,6 +249,20 @@ impl Reader {
                     history.push((now, record.data[0]));
                 }
             }
+            Some(Kind::ControlLevel)
+                if record.data[0] == LEVEL_HALT && record.instrument != u16::MAX =>
+            {
+                let until = match table.params.edge_max_halt_ns {
+                    0 => i64::MAX,
+                    halt_ns => now.saturating_add(halt_ns),
+                };
+                self.side.halts.entry(record.instrument).or_default().push((now, until));
+            }
+            Some(Kind::Command) if record.data[0] == Command::Release as i64 => {
+                if let Some(halts) = self.side.halts.get_mut(&record.instrument) {
+                    halts.iter_mut().for_each(|(_, until)| *until = now.min(*until));
+                }
+            }
             Some(Kind::Ledger) => {
                 if let Some(posting) = Posting::read(record)
                     && let Some(venue) = posting.venue
@@ -247,6 +290,9 @@ impl Reader {
             self.round(report, table);
         } else if let Some(denial) = Denial::decode(&group) {
             let (at_ns, code) = (denial.at_ns, denial_code(&denial));
+            if denial.breach.is_some() {
+                self.side.tried.push((at_ns, denial.cycle));
+            }
             self.side.denials.entry(denial.cycle).or_default().push(Denied { at_ns, code });
         } else if let Some(told) = Opportunity::decode(&group) {
             if told.phase == Phase::After {
@@ -280,7 +326,9 @@ impl Reader {
             };
             self.balances.get(&(rules.venue, asset.0)).copied()
         });
-        self.funds.insert(name, funds.collect());
+        let funds = funds.collect();
+        self.funds.insert(name, funds);
+        self.side.tried.push((report.opened_ns, report.cycle));
     }
 
     /// Ends the reading.
@@ -309,6 +357,10 @@ impl Reader {
             .sort_by_key(|round| (round.report.opened_ns, round.report.run, round.report.id));
         side.seen = opportunities.into_values().collect();
         side.seen.sort_by_key(|seen| (seen.first_ns, seen.cycle));
+        for (idx, seen) in side.seen.iter().enumerate() {
+            side.by_cycle.entry(seen.cycle).or_default().push(idx);
+        }
+        side.tried.sort_unstable();
         side.denials.values_mut().for_each(|all| all.sort_by_key(|denied| denied.at_ns));
         side
     }
