@@ -7,6 +7,8 @@
 //!
 //! Not here: whose order it is and what it pays (`venue`).
 
+use std::collections::BTreeMap;
+
 use tandem_core::book::Level;
 use tandem_core::instrument::Universe;
 use tandem_core::market::Market;
@@ -16,20 +18,24 @@ use tandem_core::units::{Px, Qty, Side};
 
 use crate::config::{Competition, PPM};
 
-/// What an order of ours took of a level.
+/// What orders of ours took of a level.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    instrument: u16,
-    side: Side,
-    px: Px,
     qty: i64,
+    /// When the last of them did.
     at_ns: i64,
     /// The venue has shown that level since.
     is_shown: bool,
 }
 
-/// Takings that are remembered; the oldest goes first.
-const TAKEN_MAX: usize = 4_096;
+impl Taken {
+    fn is_over(&self, recovery_ns: i64, now_ns: i64) -> bool {
+        self.is_shown && self.at_ns.saturating_add(recovery_ns) <= now_ns
+    }
+}
+
+/// Levels that are remembered: beyond that those go whose taking is longest ago.
+const TAKEN_MAX: usize = 16_384;
 
 /// What an order may take of one level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +54,8 @@ pub struct Books {
     market: Market,
     params: [VenueParams; 3],
     venues: Vec<Venue>,
-    taken: Vec<Taken>,
+    /// By instrument, side and price.
+    taken: BTreeMap<(u16, usize, i64), Taken>,
     recovery_ns: i64,
     competition: Competition,
     /// Books that came into quarantine.
@@ -70,7 +77,7 @@ impl Books {
             market: Market::new(universe, params.window_levels),
             params: [venue; 3],
             venues: universe.instruments.iter().map(|rules| rules.venue).collect(),
-            taken: Vec::new(),
+            taken: BTreeMap::new(),
             recovery_ns,
             competition,
             quarantines: 0,
@@ -190,32 +197,42 @@ impl Books {
             return;
         }
         let recovery_ns = self.recovery_ns;
-        self.taken.retain_mut(|taken| {
-            let is_meant = taken.instrument == instrument
-                && level.is_none_or(|level| level == (taken.side, taken.px));
-            taken.is_shown |= is_meant;
-            !(taken.is_shown && taken.at_ns.saturating_add(recovery_ns) <= now_ns)
-        });
+        match level {
+            Some((side, px)) => {
+                let key = (instrument, side.idx(), px.0);
+                if let Some(taken) = self.taken.get_mut(&key) {
+                    taken.is_shown = true;
+                    if taken.is_over(recovery_ns, now_ns) {
+                        self.taken.remove(&key);
+                    }
+                }
+            }
+            None => self.taken.retain(|key, taken| {
+                taken.is_shown |= key.0 == instrument;
+                !taken.is_over(recovery_ns, now_ns)
+            }),
+        }
     }
 
     fn taken(&self, instrument: u16, side: Side, px: Px, now_ns: i64) -> i64 {
-        self.taken
-            .iter()
-            .filter(|taken| (taken.instrument, taken.side, taken.px) == (instrument, side, px))
-            .filter(|taken| {
-                !taken.is_shown || now_ns < taken.at_ns.saturating_add(self.recovery_ns)
-            })
-            .map(|taken| taken.qty)
-            .fold(0, i64::saturating_add)
+        let taken = self.taken.get(&(instrument, side.idx(), px.0));
+        taken.filter(|taken| !taken.is_over(self.recovery_ns, now_ns)).map_or(0, |taken| taken.qty)
     }
 
     /// Notes that an order of ours took something.
     pub fn took(&mut self, instrument: u16, side: Side, px: Px, qty: Qty, now_ns: i64) {
-        if self.taken.len() == TAKEN_MAX {
-            self.taken.remove(0);
+        if TAKEN_MAX <= self.taken.len() {
+            let mut ages: Vec<i64> = self.taken.values().map(|taken| taken.at_ns).collect();
+            ages.sort_unstable();
+            let half = ages[ages.len() / 2];
+            self.taken.retain(|_, taken| half < taken.at_ns);
         }
-        let is_shown = false;
-        self.taken.push(Taken { instrument, side, px, qty: qty.0, at_ns: now_ns, is_shown });
+        let none = Taken { qty: 0, at_ns: now_ns, is_shown: false };
+        let taken = self.taken.entry((instrument, side.idx(), px.0)).or_insert(none);
+        if taken.is_over(self.recovery_ns, now_ns) {
+            taken.qty = 0;
+        }
+        *taken = Taken { qty: taken.qty.saturating_add(qty.0), ..none };
     }
 
     /// Returns whether an instrument's book may fill anything.

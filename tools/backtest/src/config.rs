@@ -27,8 +27,12 @@ pub struct Config {
     pub timer_ms: u32,
     /// The same while nothing is open: no order, no round, no opportunity, no halt.
     pub timer_idle_ms: u32,
-    /// How long after a pause an operator arms again, in seconds; 0 never.
+    /// When trading is allowed: from the start on, or as the recording's own level word said.
+    pub arm: Arm,
+    /// How long after a pause an operator arms again, in seconds; 0 never. With `arm = "start"`.
     pub rearm_s: u32,
+    /// Whether each opportunity is also followed as if its orders had come later ([`crate::outcome::DecayPoint`]).
+    pub counterfactual: bool,
     /// Depth that an order of ours took is not there again before this, and not before the venue has shown that
     /// level anew, in milliseconds.
     pub recovery_ms: u32,
@@ -56,7 +60,9 @@ impl Default for Config {
             decision_us: 50,
             timer_ms: 10,
             timer_idle_ms: 100,
+            arm: Arm::Start,
             rearm_s: 900,
+            counterfactual: true,
             recovery_ms: 1_000,
             competition: Competition::default(),
             venue: BTreeMap::new(),
@@ -67,6 +73,16 @@ impl Default for Config {
             limits: serde_json::Value::String("recorded".to_owned()),
         }
     }
+}
+
+/// When trading is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arm {
+    /// From the start on.
+    Start,
+    /// As the recording's level word said, to the record: for comparing with what was really traded.
+    Recorded,
 }
 
 /// Competitors remove a share of the depth that an opportunity crosses, growing with its age.
@@ -204,6 +220,16 @@ pub enum Latency {
         #[serde(default)]
         correlation_ppm: u32,
         /// Added to each: another site, in microseconds; what falls below 0 is 0.
+        #[serde(default)]
+        shift_us: i32,
+    },
+    /// As [`Latency::Empirical`], from what the recording's own orders took: half of the time from an order's bytes
+    /// to its acknowledgement each way. For orders and answers only.
+    Recorded {
+        /// How often a draw repeats the one before, ppm.
+        #[serde(default)]
+        correlation_ppm: u32,
+        /// Added to each, in microseconds.
         #[serde(default)]
         shift_us: i32,
     },

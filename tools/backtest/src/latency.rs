@@ -55,6 +55,8 @@ impl Way {
     pub fn new(latency: &Latency, scale_ppm: u32, seed: u64, purpose: For, venue: usize) -> Way {
         let model = match latency {
             Latency::Constant { us } => Model::Constant(i64::from(*us) * US),
+            // The run refuses a plan in which samples were not put in their place.
+            Latency::Recorded { .. } => Model::Constant(0),
             Latency::Empirical { samples_us, correlation_ppm, shift_us } => {
                 let shifted = |us: &u32| (i64::from(*us) + i64::from(*shift_us)).max(0) * US;
                 let mut sorted_ns: Vec<i64> = samples_us.iter().map(shifted).collect();
@@ -144,23 +146,26 @@ impl Way {
 pub struct Samples {
     counts: Vec<u64>,
     count: u64,
+    /// Smallest and largest.
+    range: (i64, i64),
 }
 
 impl Default for Samples {
     fn default() -> Samples {
-        Samples { counts: vec![0; 64 * 8], count: 0 }
+        Samples { counts: vec![0; 64 * 8], count: 0, range: (i64::MAX, 0) }
     }
 }
 
 impl Samples {
     /// Counts one.
     pub fn add(&mut self, ns: i64) {
-        let ns = ns.max(0) as u64;
-        self.counts[class(ns)] += 1;
+        let ns = ns.max(0);
+        self.counts[class(ns as u64)] += 1;
         self.count += 1;
+        self.range = (self.range.0.min(ns), self.range.1.max(ns));
     }
 
-    /// Returns the upper bound of the class that holds a quantile, ns; 0 where nothing was counted.
+    /// Returns the upper bound of the class that holds a quantile, ns, within what was seen; 0 for nothing.
     #[must_use]
     pub fn quantile_ns(&self, ppm: u64) -> i64 {
         let rank = (u128::from(self.count) * u128::from(ppm)).div_ceil(1_000_000).max(1) as u64;
@@ -168,7 +173,7 @@ impl Samples {
         for (class, count) in self.counts.iter().enumerate() {
             passed += count;
             if rank <= passed {
-                return bound(class);
+                return bound(class).clamp(self.range.0, self.range.1);
             }
         }
         0

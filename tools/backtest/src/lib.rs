@@ -19,6 +19,7 @@ mod venue;
 mod world;
 
 pub use config::Config;
+pub use looks::{Counterfactual, LATE_US};
 pub use outcome::{Outcome, Summary};
 pub use venue::Plant;
-pub use world::{Plan, RunError, Source, run};
+pub use world::{Plan, RunError, Source, Told, run};

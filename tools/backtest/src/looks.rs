@@ -30,6 +30,23 @@ const ONE_MS: usize = 5;
 const OPEN_MAX: usize = 4_096;
 const LEGS_MAX: usize = 4;
 
+/// One opportunity, taken or not, as its orders would have found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counterfactual {
+    /// Its number in the run.
+    pub opportunity: i64,
+    /// Its cycle.
+    pub cycle: u32,
+    /// When it was first seen, UNIX ns.
+    pub first_ns: i64,
+    /// What it promised then, numeraire.
+    pub expected: i64,
+    /// By [`LATE_US`]: whether every leg would have filled whole, and what it would have earned.
+    pub late: [(bool, i64); LATE_US.len()],
+    /// By venue: the same with that venue's orders alone a millisecond later.
+    pub venue_late: [i64; 3],
+}
+
 /// A leg at a time: base and quote that moved, both positive.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -46,6 +63,10 @@ struct Look {
     /// By leg: whether a millisecond earlier was possible.
     is_early: [bool; LEGS_MAX],
     missing: usize,
+    opportunity: i64,
+    cycle: u32,
+    first_ns: i64,
+    expected: i64,
 }
 
 /// When a leg is to be looked at.
@@ -95,7 +116,7 @@ impl Looks {
     /// out when which leg is to be looked at.
     pub fn open(
         &mut self,
-        opportunity: &Opportunity,
+        (opportunity, expected): (&Opportunity, i64),
         universe: &Universe,
         (crossed_ns, now_ns): (i64, i64),
         way_ns: [i64; 3],
@@ -123,6 +144,10 @@ impl Looks {
             seen: [[Seen::default(); LATE_US.len()]; LEGS_MAX],
             is_early: [false; LEGS_MAX],
             missing: legs.len() * LATE_US.len(),
+            opportunity: opportunity.id,
+            cycle: opportunity.cycle,
+            first_ns: now_ns,
+            expected,
         });
         for (idx, leg) in legs.iter().enumerate() {
             let action = if leg.side == 1 { Action::Buy } else { Action::Sell };
@@ -145,8 +170,8 @@ impl Looks {
         (universe, books): (&Universe, &Books),
         fee_ppm: impl Fn(u16) -> i64,
         worth: impl Fn(&Market, AssetId, i128, Bias) -> Option<i128>,
-    ) {
-        let Some(Some(look)) = self.slots.get_mut(due.slot as usize) else { return };
+    ) -> Option<Counterfactual> {
+        let look = self.slots.get_mut(due.slot as usize)?.as_mut()?;
         let (instrument, action, px, wanted) = look.legs[usize::from(due.leg)];
         let rules = &universe.instruments[usize::from(instrument)];
         let shift = shift_of(universe, instrument);
@@ -170,14 +195,13 @@ impl Looks {
         look.seen[usize::from(due.leg)][usize::from(due.late)] = seen;
         look.missing -= 1;
         if look.missing != 0 {
-            return;
+            return None;
         }
-        if let Some(look) = self.slots[due.slot as usize].take() {
-            self.free.push(due.slot);
-            self.count(&look, universe, &fee_ppm, |asset, amount, bias| {
-                worth(books.market(), asset, amount, bias)
-            });
-        }
+        let look = self.slots[due.slot as usize].take()?;
+        self.free.push(due.slot);
+        Some(self.count(&look, universe, &fee_ppm, |asset, amount, bias| {
+            worth(books.market(), asset, amount, bias)
+        }))
     }
 
     fn count(
@@ -186,7 +210,7 @@ impl Looks {
         universe: &Universe,
         fee_ppm: &impl Fn(u16) -> i64,
         worth: impl Fn(AssetId, i128, Bias) -> Option<i128>,
-    ) {
+    ) -> Counterfactual {
         let venue_of = |leg: usize| universe.instruments[usize::from(look.legs[leg].0)].venue.idx();
         let net = |late: &dyn Fn(usize) -> usize| -> (i64, bool) {
             let mut flows: Vec<(AssetId, i128)> = Vec::with_capacity(6);
@@ -231,11 +255,13 @@ impl Looks {
             point.filled += u64::from(is_whole);
             point.net = point.net.saturating_add(net);
         };
-        let punctual = net(&|_| PUNCTUAL);
-        for (late, point) in self.all.iter_mut().enumerate() {
-            add(point, if late == PUNCTUAL { punctual } else { net(&|_| late) });
+        let all: [(i64, bool); LATE_US.len()] = std::array::from_fn(|late| net(&|_| late));
+        let punctual = all[PUNCTUAL];
+        for (point, of) in self.all.iter_mut().zip(all) {
+            add(point, of);
         }
-        for venue in 0..3 {
+        let mut venue_late = [punctual.0; 3];
+        for (venue, later) in venue_late.iter_mut().enumerate() {
             let legs = (0..look.leg_count).filter(|leg| venue_of(*leg) == venue);
             let (mut is_there, mut is_early) = (false, true);
             for leg in legs {
@@ -245,9 +271,16 @@ impl Looks {
             self.early[venue] &= is_early;
             for (late, point) in self.by_venue[venue].iter_mut().enumerate() {
                 let at = |leg: usize| if venue_of(leg) == venue { late } else { PUNCTUAL };
-                add(point, if is_there && late != PUNCTUAL { net(&at) } else { punctual });
+                let of = if is_there && late != PUNCTUAL { net(&at) } else { punctual };
+                if late == ONE_MS {
+                    *later = of.0;
+                }
+                add(point, of);
             }
         }
+        let Look { opportunity, cycle, first_ns, expected, .. } = *look;
+        let late = all.map(|(net, is_whole)| (is_whole, net));
+        Counterfactual { opportunity, cycle, first_ns, expected, late, venue_late }
     }
 
     /// Returns what all opportunities are worth by lateness.

@@ -27,6 +27,9 @@ pub struct Outcome {
     pub data: Data,
     /// What amounts count in.
     pub numeraire: Unit,
+    /// Exponent of every asset's amounts.
+    #[serde(default)]
+    pub assets: BTreeMap<String, u8>,
     /// The figures on one line.
     pub summary: Summary,
     /// By asset: that nothing came from nowhere. A run with a difference is void.
@@ -176,7 +179,7 @@ pub struct Conservation {
 pub struct EquityPoint {
     /// When.
     pub at_ns: i64,
-    /// Settled and open rounds so far.
+    /// Rounds settled so far.
     pub pnl: i64,
     /// Below the highest so far, 0 or negative.
     pub drawdown: i64,
@@ -202,7 +205,7 @@ pub struct Bucket {
 pub struct Funnel {
     /// Candidates walked exactly.
     pub evaluations: u64,
-    /// Denied, by verdict or control, with counts.
+    /// Denied, by verdict (`edge`) or control (`C11 funds`), with counts.
     pub denials: BTreeMap<String, u64>,
     /// Opportunities opened.
     pub opportunities: u64,

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 
 use tandem_core::controls::{Control, View};
-use tandem_core::detector::Verdict;
 use tandem_core::graph::Graph;
 use tandem_core::instrument::{AssetId, Universe};
 use tandem_core::order::{Action, NewOrder};
@@ -262,11 +261,8 @@ impl Tally {
 
     /// A denial is told.
     pub fn denial(&mut self, denial: &Denial) {
-        let name = match denial.breach.and_then(|breach| Control::from_tag(breach.control)) {
-            Some(control) => format!("{control:?}"),
-            None if denial.verdict == Verdict::Control => "Control".to_owned(),
-            None => format!("{:?}", denial.verdict),
-        };
+        let control = denial.breach.and_then(|breach| Control::from_tag(breach.control));
+        let name = control.map_or(denial.verdict.name(), Control::name).to_owned();
         *self.funnel.denials.entry(name).or_default() += denial.times.max(0) as u64;
     }
 

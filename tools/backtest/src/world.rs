@@ -29,10 +29,10 @@ use tandem_core::value::{Bias, Valuer};
 use zerocopy::IntoBytes;
 
 use crate::books::Books;
-use crate::config::{Config, VenueModel, VenueTime};
+use crate::config::{Arm, Config, VenueModel, VenueTime};
 use crate::dice::{Dice, For};
 use crate::latency::Way;
-use crate::looks::{Due, Looks};
+use crate::looks::{Counterfactual, Due, Looks};
 use crate::outcome::{
     Conservation, Data, FORMAT, InventoryPoint, Outcome, Summary, Unit, VenueFigures,
 };
@@ -130,6 +130,7 @@ enum Event {
     Report(u64),
     Balances(u8, Vec<u16>),
     Health,
+    Level(i64),
     Rearm,
 }
 
@@ -189,16 +190,25 @@ pub struct World<'a> {
     told_fee: Vec<i64>,
     digest: Sha256,
     data: Data,
-    sink: Option<&'a mut dyn FnMut(&Record)>,
+    told: Told<'a>,
 }
 
-/// Runs a plan over recorded messages. `sink` gets every record as a journal would hold it.
+/// Who is told of things while a run goes on.
+#[derive(Default)]
+pub struct Told<'a> {
+    /// Every record as a journal would hold it.
+    pub record: Option<&'a mut dyn FnMut(&Record)>,
+    /// Every opportunity that was followed, when its last look is over.
+    pub look: Option<&'a mut dyn FnMut(&Counterfactual)>,
+}
+
+/// Runs a plan over recorded messages.
 pub fn run<'a>(
     plan: &'a Plan,
     source: &mut dyn Source,
-    sink: Option<&'a mut dyn FnMut(&Record)>,
+    told: Told<'a>,
 ) -> Result<Outcome, RunError> {
-    let mut world = World::new(plan, sink)?;
+    let mut world = World::new(plan, told)?;
     world.begin(source)?;
     while world.turn(source)? {}
     world.finish()
@@ -221,10 +231,7 @@ fn market_kind(kind: Kind) -> bool {
 }
 
 impl<'a> World<'a> {
-    fn new(
-        plan: &'a Plan,
-        sink: Option<&'a mut dyn FnMut(&Record)>,
-    ) -> Result<World<'a>, RunError> {
+    fn new(plan: &'a Plan, told: Told<'a>) -> Result<World<'a>, RunError> {
         let config = &plan.config;
         let universe = &plan.universe;
         if let Some(name) = config.venue.keys().find(|name| venue_named(name).is_none()) {
@@ -310,7 +317,7 @@ impl<'a> World<'a> {
             told_fee: universe.instruments.iter().map(|r| r.taker_fee.0.into()).collect(),
             digest: Sha256::new(),
             data: Data::default(),
-            sink,
+            told,
             models,
             plan,
         })
@@ -339,10 +346,15 @@ impl<'a> World<'a> {
 
     fn push(&mut self, record: &Record) {
         self.read_to_ns = self.read_to_ns.max(record.engine_ts_ns);
+        let is_ours = !record.has(flag::OUTPUT) && 0 < record.engine_ts_ns;
+        if is_ours && record.kind() == Some(Kind::Levels) && self.plan.config.arm == Arm::Recorded {
+            self.at(record.engine_ts_ns, Event::Level(record.data[0]));
+            return;
+        }
         let (Some(kind), Some(venue)) = (record.kind(), Venue::from_tag(record.venue)) else {
             return;
         };
-        if record.has(flag::OUTPUT) || !market_kind(kind) || record.engine_ts_ns <= 0 {
+        if !is_ours || !market_kind(kind) {
             return;
         }
         if self.data.records == 0 {
@@ -391,7 +403,9 @@ impl<'a> World<'a> {
             self.fees(venue);
             self.next_outage(venue);
         }
-        self.arm();
+        if self.plan.config.arm == Arm::Start {
+            self.arm();
+        }
         Ok(())
     }
 
@@ -498,7 +512,7 @@ impl<'a> World<'a> {
         if !is_recorded {
             self.digest.update(record.as_bytes());
         }
-        if let Some(sink) = &mut self.sink {
+        if let Some(sink) = &mut self.told.record {
             sink(&record);
         }
         self.engine.step(&record, &mut self.out);
@@ -509,7 +523,7 @@ impl<'a> World<'a> {
         let mut is_raised = false;
         for output in out.records() {
             self.digest.update(output.as_bytes());
-            if let Some(sink) = &mut self.sink {
+            if let Some(sink) = &mut self.told.record {
                 sink(output);
             }
             is_raised |= self.output(output);
@@ -549,13 +563,13 @@ impl<'a> World<'a> {
         let level = Level::from_tag(record.data[0] as u8);
         let cause = Cause::from_tag(record.data[1] as u8).unwrap_or(Cause::Start);
         let control = Control::from_tag(record.data[2] as u8);
-        let control = control.map_or("none".to_owned(), |control| format!("{control:?}"));
+        let control = control.map_or("no control", Control::name);
         let place = Venue::from_tag(record.venue).map_or("global", Venue::name);
         let name = format!("{place} {} {control}", level.name());
         *self.levels.entry(name).or_default() += 1;
         let Some(word) = self.page.raised(scope, level, cause) else { return false };
         self.page = word;
-        if self.plan.config.rearm_s != 0 {
+        if self.plan.config.rearm_s != 0 && self.plan.config.arm == Arm::Start {
             let at_ns = self.now_ns + i64::from(self.plan.config.rearm_s) * S;
             self.at(at_ns, Event::Rearm);
         }
@@ -611,17 +625,25 @@ impl<'a> World<'a> {
     }
 
     fn look_at(&mut self, told: &Opportunity) {
+        self.resting.open(told, &self.books, self.now_ns);
+        if !self.plan.config.counterfactual {
+            return;
+        }
         let crossed_ns = told.legs().iter().map(|leg| self.seen_ns[usize::from(leg.instrument)]);
         let crossed_ns = crossed_ns.max().unwrap_or(self.now_ns);
         let host_ns = self.left_ns() - self.now_ns;
         let way_ns = Venue::ALL.map(|venue| host_ns + self.entry[venue.idx()].typical_ns());
         let mut dues = Vec::new();
         let at = (crossed_ns, self.now_ns);
-        self.looks.open(told, &self.plan.universe, at, way_ns, |due| dues.push(due));
+        let expected = self
+            .engine
+            .view()
+            .and_then(|view| view.worth(told.start, told.net.0.into(), Bias::Low));
+        let expected = quanta(expected.unwrap_or(0));
+        self.looks.open((told, expected), &self.plan.universe, at, way_ns, |due| dues.push(due));
         for due in dues {
             self.at(due.at_ns, Event::Look(due.slot, due.leg, due.late));
         }
-        self.resting.open(told, &self.books, self.now_ns);
     }
 
     // Orders.
@@ -679,6 +701,10 @@ impl<'a> World<'a> {
                 self.health();
                 self.transfer();
                 self.at(self.now_ns + HEALTH_NS, Event::Health);
+            }
+            Event::Level(word) => {
+                self.page = LevelWord(word as u64);
+                self.feed(self.page.record(), false);
             }
             Event::Rearm => self.arm(),
             Event::Credit { transfer, failed } => self.credit(transfer as usize, failed),
@@ -785,9 +811,12 @@ impl<'a> World<'a> {
             venues[venue.idx()].effective_ppm(instrument, now_ns)
         };
         let books = (&plan.universe, &self.books);
-        self.looks.look(due, books, fee_ppm, |market, asset, amount, bias| {
+        let seen = self.looks.look(due, books, fee_ppm, |market, asset, amount, bias| {
             valuer.worth((market, &plan.universe, &plan.params), asset, amount, bias, now_ns)
         });
+        if let (Some(seen), Some(told)) = (seen, &mut self.told.look) {
+            told(&seen);
+        }
     }
 
     // Accounts.
@@ -1115,6 +1144,7 @@ impl<'a> World<'a> {
             config: self.plan.config.clone(),
             data,
             numeraire: Unit { name: unit.name.clone(), exponent: unit.exponent },
+            assets: universe.assets.iter().map(|a| (a.name.clone(), a.exponent)).collect(),
             summary,
             conservation,
             equity: self.tally.equity(),
@@ -1126,7 +1156,7 @@ impl<'a> World<'a> {
             funnel,
             edges,
             lives,
-            decay: self.looks.decay(),
+            decay: if self.plan.config.counterfactual { self.looks.decay() } else { Vec::new() },
             value_of_ms,
             capture,
             one_leg: self.tally.one_leg,
@@ -1171,6 +1201,10 @@ fn check_model(venue: Venue, model: &VenueModel) -> Result<(), RunError> {
         match latency {
             Latency::Empirical { samples_us, .. } if samples_us.is_empty() => {
                 return Err(refuse(key(name), "samples_us is empty: give measured latencies"));
+            }
+            Latency::Recorded { .. } => {
+                let why = "\"recorded\" is for entry and response, of data that has orders";
+                return Err(refuse(key(name), why));
             }
             Latency::Bursty { burst_every_ms: 0, .. } => {
                 return Err(refuse(key(name), "burst_every_ms must be at least 1"));

@@ -9,11 +9,9 @@ use std::path::Path;
 use tandem_core::book::Book;
 use tandem_core::record::{BookState, Kind, Record, TradingStatus, Venue, flag};
 use tandem_core::units::{Px, Qty, Side};
-use tandem_feeds::tile::record_schema;
-use tandem_shm::{JournalSpec, JournalWriter};
 
-use crate::import::{ImportError, ImportReport, Recorder};
-use crate::table::{self, Detection, ListingText, Setup, Table, VenueDetection};
+use crate::data::{DataError, Recorded, Recorder};
+use crate::table::{Detection, ListingText, Setup, Table, VenueDetection};
 
 /// What is listed where: venue, base, quote, price in ticks, tick.
 const LISTED: [(&str, &str, &str, i64, &str); 12] = [
@@ -67,7 +65,7 @@ struct Listed {
     book: Book,
 }
 
-fn setup() -> Setup {
+pub(crate) fn setup() -> Setup {
     let listings = LISTED.iter().map(|(venue, base, quote, _, tick)| ListingText {
         venue: (*venue).to_owned(),
         symbol: format!("{base}/{quote}"),
@@ -162,18 +160,9 @@ impl Listed {
 }
 
 /// Makes a journal of at least `records` records at `to`.
-pub fn generate(to: &Path, seed: u64, records: u64) -> Result<ImportReport, ImportError> {
+pub fn generate(to: &Path, seed: u64, records: u64) -> Result<Recorded, DataError> {
     let table = Table::build(setup(), "the generator")?;
-    let spec = JournalSpec {
-        segment_bytes: 32 << 20,
-        segments_max: 4_096,
-        ..JournalSpec::new(record_schema())
-    };
-    let journal = JournalWriter::create(to, &spec)?;
-    let mut recorder = Recorder::new(table.engine()?, journal);
-    for record in table::to_records(&table.setup)? {
-        recorder.append(&record);
-    }
+    let mut recorder = Recorder::begin(to, &table)?;
     let mut random = Random(seed);
     let mut listed: Vec<Listed> = LISTED
         .iter()

@@ -33,8 +33,8 @@ use tandem_shm::JournalReader;
 use tandem_sim::{Pace, SimConfig, Source};
 use tandem_tools::cli::roles::feed_tile;
 use tandem_tools::config::Config;
+use tandem_tools::data::{Fees, captures};
 use tandem_tools::engine_tile::EngineTile;
-use tandem_tools::import::{self, Fees};
 use tandem_tools::table::{self, Collector, Table};
 
 const TAPES: [&str; 2] = ["tape_20260809T0231Z.jsonl.gz", "tape_20260809T2014Z_trades.jsonl.gz"];
@@ -257,7 +257,7 @@ fn imported_tapes_give_the_expected_episodes() {
         let journal = scratch.0.join("journal");
         let files = [captures.join("coinbase").join(tape), captures.join("kraken").join(tape)];
         let fees = Fees { taker_fee_ppm: 0, edge_min_ppm: 0, slippage_ppm: 0 };
-        let report = import::import(&files, &journal, fees).unwrap();
+        let report = captures::import(&files, &journal, fees).unwrap();
         let (episodes, opportunities, _) = replay(&journal, None);
         let wanted = expected_episodes(&expected, tape);
         assert_eq!(episodes, wanted, "{tape}");

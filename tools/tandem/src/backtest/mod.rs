@@ -7,15 +7,18 @@
 //!
 //! Not here: the simulation (`tandem-backtest`).
 
+pub mod counterfactual;
 pub mod limits;
 pub mod sensitivity;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::Value;
-use tandem_backtest::{Config, Outcome, Plan, Plant, RunError, Source};
+use tandem_backtest::config::Latency;
+use tandem_backtest::{Config, Counterfactual, Outcome, Plan, Plant, RunError, Source, Told};
 use tandem_core::account::{Balance, BalanceSource};
 use tandem_core::instrument::AssetId;
 use tandem_core::record::{Kind, Record, Venue, flag};
@@ -26,13 +29,21 @@ use tandem_shm::{JournalError, JournalSpec, JournalWriter};
 use crate::config::venue_named;
 use crate::limits::Limits;
 use crate::records::Records;
+use crate::reports::period::Period;
+use crate::reports::sheet::SheetError;
 use crate::table::{self, Collector, Setup, Table, TableError};
+use counterfactual::Sheets;
+use window::Window;
 
 /// Records that are looked through for the recorded run's balances.
 const LOOK: usize = 2_000_000;
 
+/// Samples of a latency that are taken from a recording, by venue.
+const WAYS: usize = 10_000;
 /// Within one journal a record may be stamped this much earlier than the one before.
 const BACK_NS: i64 = 1_000_000_000;
+/// No record is this much later than the one before.
+const AHEAD_NS: i64 = 366 * 86_400 * 1_000_000_000;
 
 /// Why a backtest was not made.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +86,9 @@ pub enum BacktestError {
     /// The run itself.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A file that is written.
+    #[error(transparent)]
+    Sheet(#[from] SheetError),
 }
 
 fn refuse(key: impl Into<String>, why: impl Into<String>) -> BacktestError {
@@ -93,13 +107,17 @@ pub fn load(path: &Path) -> Result<Config, BacktestError> {
 pub struct Options {
     /// Every record as a journal, in a new directory.
     pub journal: Option<PathBuf>,
+    /// Every opportunity as it would have been found later, in a new file: Parquet where the name says so, CSV.
+    pub counterfactual: Option<PathBuf>,
     /// How often the data are played, one after the other with shifted times.
     pub repeat: u32,
+    /// What is played of the data.
+    pub period: Period,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { journal: None, repeat: 1 }
+        Options { journal: None, counterfactual: None, repeat: 1, period: Period::ALL }
     }
 }
 
@@ -185,6 +203,13 @@ impl Recording {
         &self.setup
     }
 
+    /// Returns the same recording with some of its journals alone, by their place in the list.
+    #[must_use]
+    pub fn only(&self, of: &[usize]) -> Recording {
+        let paths = of.iter().filter_map(|idx| self.paths.get(*idx).cloned()).collect();
+        Recording { paths, ..self.clone() }
+    }
+
     /// Returns the setup that the engine is built from: the recorded one, as the configuration changes it.
     pub fn effective(&self, config: &Config) -> Result<Setup, BacktestError> {
         let mut setup = self.setup.clone();
@@ -205,13 +230,66 @@ impl Recording {
                 return Err(refuse("limits", why));
             }
         };
-        // Rules are not read anew in a recording: they do not grow old there.
-        setup.limits = Some(Limits { rules_age_max_s: 0, ..limits });
+        // In a recording rules are not read anew, so they do not grow old; and no venue ever shows what we took, so
+        // depth comes back to the engine as in paper: when its level changes, not after a time.
+        setup.limits = Some(Limits { rules_age_max_s: 0, own_interest_ms: u32::MAX, ..limits });
         Ok(setup)
+    }
+
+    /// Returns the configuration with the recording's own latencies where it asks for them.
+    fn resolved(&self, config: &Config) -> Result<Config, BacktestError> {
+        let mut config = config.clone();
+        let asks = |latency: &Latency| matches!(latency, Latency::Recorded { .. });
+        if !config.venue.values().any(|model| asks(&model.entry) || asks(&model.response)) {
+            return Ok(config);
+        }
+        let ways = self.ways()?;
+        for (name, model) in &mut config.venue {
+            for (key, latency) in [("entry", &mut model.entry), ("response", &mut model.response)] {
+                let Latency::Recorded { correlation_ppm, shift_us } = *latency else { continue };
+                let samples = venue_named(name).map(|venue| &ways[venue.idx()]);
+                let samples_us = samples.filter(|s| !s.is_empty()).cloned().ok_or_else(|| {
+                    let why = "the recording has no acknowledged order there: give another model";
+                    refuse(format!("venue.{name}.{key}"), why)
+                })?;
+                *latency = Latency::Empirical { samples_us, correlation_ppm, shift_us };
+            }
+        }
+        Ok(config)
+    }
+
+    /// Half of the time from each order's bytes to its acknowledgement, by venue, microseconds; the first ten
+    /// thousand.
+    fn ways(&self) -> Result<[Vec<u32>; 3], BacktestError> {
+        let mut ways: [Vec<u32>; 3] = Default::default();
+        let mut sent: BTreeMap<(u32, i64), i64> = BTreeMap::new();
+        for path in &self.paths {
+            let wrong = |error| BacktestError::Journal { path: path.clone(), error };
+            let mut records = Records::strict(path).map_err(wrong)?;
+            while let Some(record) = records.next().map_err(wrong)? {
+                let name = (record.run, record.data[0]);
+                match (record.kind(), Venue::from_tag(record.venue)) {
+                    (Some(Kind::OrderSent), Some(_)) if sent.len() < WAYS => {
+                        sent.insert(name, record.data[1]);
+                    }
+                    (Some(Kind::OrderAck), Some(venue)) => {
+                        let Some(sent_ns) = sent.remove(&name) else { continue };
+                        let us = (record.engine_ts_ns - sent_ns) / 2_000;
+                        let way = &mut ways[venue.idx()];
+                        if let (Ok(us), true) = (u32::try_from(us), way.len() < WAYS) {
+                            way.push(us);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(ways)
     }
 
     /// Runs a configuration over the data.
     pub fn run(&self, config: &Config, options: &Options) -> Result<Run, BacktestError> {
+        let config = &self.resolved(config)?;
         let table = Table::build(self.effective(config)?, "the backtest's configuration")?;
         let trading = table.trading().map_err(TableError::from)?;
         let trading = trading.ok_or_else(|| refuse("limits", "there are none"))?;
@@ -224,19 +302,37 @@ impl Recording {
             opening: self.opening(config, &table)?,
             plant: Plant::Nothing,
         };
-        let mut source = Chain::new(&self.paths, options.repeat);
+        let mut source = Window::new(Chain::new(&self.paths, options.repeat), options.period);
         let begun = Instant::now();
         let mut journal =
             options.journal.as_deref().map(|to| Journal::create(to, &table)).transpose()?;
-        let outcome = match &mut journal {
-            None => tandem_backtest::run(&plan, &mut source, None)?,
-            Some(journal) => {
-                let mut sink = |record: &Record| journal.append(record);
-                tandem_backtest::run(&plan, &mut source, Some(&mut sink))?
+        let mut looks = match &options.counterfactual {
+            None => None,
+            Some(_) if !config.counterfactual => {
+                return Err(refuse("counterfactual", "is off: there is nothing to write"));
+            }
+            Some(path) => Some(Sheets::begin(path, &plan)?),
+        };
+        let mut record = |record: &Record| {
+            if let Some(journal) = &mut journal {
+                journal.append(record);
             }
         };
+        let mut look = |seen: &Counterfactual| {
+            if let Some(looks) = &mut looks {
+                looks.add(seen);
+            }
+        };
+        let told = Told {
+            record: options.journal.is_some().then_some(&mut record),
+            look: options.counterfactual.is_some().then_some(&mut look),
+        };
+        let outcome = tandem_backtest::run(&plan, &mut source, told)?;
         if let Some(journal) = journal {
             journal.close()?;
+        }
+        if let Some(looks) = looks {
+            looks.finish()?;
         }
         let mut outcome = outcome;
         outcome.data.paths = self.paths.iter().map(|path| path.display().to_string()).collect();
@@ -372,7 +468,14 @@ impl Source for Chain {
             if self.shift_ns != 0 {
                 shift(&mut record, self.shift_ns);
             }
-            if record.engine_ts_ns + BACK_NS < self.last_ns {
+            if self.last_ns != 0 && self.last_ns.saturating_add(AHEAD_NS) < record.engine_ts_ns {
+                return Err(format!(
+                    "{}: record {} is more than a year later than the one before it: run the parts apart",
+                    path.display(),
+                    record.seq
+                ));
+            }
+            if record.engine_ts_ns.saturating_add(BACK_NS) < self.last_ns {
                 return Err(format!(
                     "{}: record {} is older than what was read before it: name the journals in the \
                      order of their time",
@@ -389,14 +492,14 @@ impl Source for Chain {
 }
 
 fn shift(record: &mut Record, by_ns: i64) {
-    record.engine_ts_ns += by_ns;
+    record.engine_ts_ns = record.engine_ts_ns.saturating_add(by_ns);
     for ns in [&mut record.venue_ts_ns, &mut record.recv_ts_ns] {
         if *ns != 0 {
-            *ns += by_ns;
+            *ns = ns.saturating_add(by_ns);
         }
     }
     if record.kind() == Some(Kind::Beat) {
-        record.data[0] += by_ns;
+        record.data[0] = record.data[0].saturating_add(by_ns);
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Case {
     pub summary: Summary,
 }
 
-/// Taker's fees by volume, of all venues alike, ppm: from what beginners pay to nothing.
+/// Taker's fees of all venues alike, ppm, where the configuration has no tiers: from what beginners pay to nothing.
 const FEES_PPM: [i32; 5] = [1_000, 500, 250, 100, 0];
 
 fn cases(config: &Config) -> Vec<(&'static str, String, Config)> {
@@ -37,13 +37,25 @@ fn cases(config: &Config) -> Vec<(&'static str, String, Config)> {
         other.competition.share_ppm = PPM / 100 * percent;
         all.push(("competition", percent.to_string(), other));
     }
-    for ppm in FEES_PPM {
+    // With tiers: every venue at its first, its second, and so on; one with fewer stays at its last.
+    let tiers = config.venue.values().map(|model| model.tiers.len()).max().unwrap_or(0);
+    for tier in 0..tiers {
+        let mut other = config.clone();
+        for model in other.venue.values_mut() {
+            let reached = std::mem::take(&mut model.tiers);
+            if let Some(fee) = reached.get(tier).or(reached.last()) {
+                (model.taker_fee_ppm, model.maker_fee_ppm) = (Some(fee.taker_ppm), fee.maker_ppm);
+            }
+        }
+        all.push(("fees", format!("tier {}", tier + 1), other));
+    }
+    for ppm in FEES_PPM.into_iter().filter(|_| tiers == 0) {
         let mut other = config.clone();
         for venue in tandem_core::record::Venue::ALL {
             let model = other.venue.entry(venue.name().to_owned()).or_default();
             (model.taker_fee_ppm, model.tiers) = (Some(ppm), Vec::new());
         }
-        all.push(("fees", ppm.to_string(), other));
+        all.push(("fees", format!("{ppm} ppm"), other));
     }
     all
 }

@@ -32,6 +32,9 @@ pub struct BacktestArgs {
     /// Also a journal of the simulated run, as a live one; read it with every other command.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
+    /// Also every opportunity, taken or not, as its orders would have found it at other latencies; .parquet or CSV.
+    #[arg(long, value_name = "FILE")]
+    counterfactual: Option<PathBuf>,
     /// Plays the data so often, with shifted times.
     #[arg(long, default_value_t = 1)]
     repeat: u32,
@@ -63,11 +66,18 @@ pub fn backtest(args: &BacktestArgs) -> Done {
     };
     config.seed = args.seed.unwrap_or(config.seed);
     let recording = Recording::open(&args.data).map_err(failure)?;
-    let options = Options { journal: args.journal.clone(), repeat: args.repeat };
-    let run = recording.run(&config, &options).map_err(failure)?;
+    let options = Options {
+        journal: args.journal.clone(),
+        counterfactual: args.counterfactual.clone(),
+        repeat: args.repeat,
+        ..Options::default()
+    };
     if let Some(out) = &args.out {
         fs::create_dir_all(out)
             .map_err(|error| Failure::failed(format!("{}: {error}", out.display())))?;
+    }
+    let run = recording.run(&config, &options).map_err(failure)?;
+    if let Some(out) = &args.out {
         write(&out.join("outcome.json"), &run.outcome)?;
         if args.sensitivity {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -14,7 +14,7 @@ use tandem_drain::archive::verify::JournalReport;
 use tandem_feeds::tile::record_schema;
 
 use super::{Done, Failure, Outcome, print, print_json};
-use crate::import;
+use crate::data::Recorded;
 use crate::progress::Progress;
 use crate::records::Records;
 use crate::time::utc;
@@ -76,29 +76,17 @@ pub enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Makes a journal of recordings (one JSON object a line, plain or gzip).
-    #[command(after_help = "Example:
-  tandem journal import --to DIR coinbase/tape.jsonl.gz kraken/tape.jsonl.gz")]
-    Import {
-        /// Recordings.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// Directory of the new journal.
-        #[arg(long)]
-        to: PathBuf,
-        /// Taker fee on every leg.
-        #[arg(long, default_value_t = 0)]
-        taker_fee_ppm: i32,
-        /// Smallest net edge.
-        #[arg(long, default_value_t = 0)]
-        edge_min_ppm: i32,
-        /// Slippage buffer per leg.
-        #[arg(long, default_value_t = 0)]
-        slippage_ppm: i32,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Makes a journal of recordings: messages as venues sent them, Tardis CSV, hftbacktest npz, Binance's public CSV.
+    #[command(after_help = "Examples:
+  tandem journal import --to DIR coinbase/tape.jsonl.gz kraken/tape.jsonl.gz
+  tandem journal import --to DIR binance_incremental_book_L2_*.csv.gz binance_trades_*.csv.gz
+  tandem journal import --to DIR --instrument binance:BTCUSDT=btcusdt_20261101.npz --tick binance:BTCUSDT=0.01
+  tandem journal import --to DIR BTCUSDT-bookTicker-2026-11-01.zip --assume-latency-us 2000
+  tandem journal import --to DIR --correct-clocks --latency-min-us 100 binance_incremental_book_L2.csv.gz
+
+Stamps that cannot be (received before the venue's time, out of order, told twice) are refused with file and line,
+exit code 1, unless --correct-clocks. A venue's stamps are moved, never our receipts: those say what was seen first.")]
+    Import(super::data::ImportArgs),
     /// Makes a journal of a made-up market, for replays and benchmarks.
     #[command(after_help = "Example:
   tandem journal generate --to DIR --records 1000000 --seed 7")]
@@ -116,20 +104,16 @@ pub enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Copies a journal to disk, or writes its records as JSON lines or CSV.
+    /// Copies a journal, or writes what is in it for others: Parquet, Tardis' CSV, hftbacktest's npz.
     #[command(after_help = "Examples:
-  tandem journal export DIR --to /var/lib/tandem/2026-11-22            segments as they are
-  tandem journal export DIR --to records.csv --format csv")]
-    Export {
-        /// Directory of the journal; for jsonl and csv also an archive, or a journal's folder in one.
-        path: PathBuf,
-        /// Directory (segments) or file (jsonl, csv) to make; it must not exist.
-        #[arg(long)]
-        to: PathBuf,
-        /// segments, jsonl or csv.
-        #[arg(long, default_value = "segments")]
-        format: String,
-    },
+  tandem journal export DIR --out /var/lib/tandem/2026-11-22           segments as they are
+  tandem journal export /var/lib/tandem/archive --out lake --format parquet
+  tandem journal export DIR --out csv --format csv                     imported again: the same books
+  tandem journal export DIR --out npz --format hftbacktest
+  tandem journal export DIR --out records.jsonl --format jsonl
+
+deploy/analytics has queries over the Parquet.")]
+    Export(super::data::ExportArgs),
 }
 
 /// A record as JSON and CSV show it.
@@ -193,26 +177,17 @@ pub fn run(command: &JournalCommand) -> Done {
         }
         JournalCommand::Stat { path, json } => stat(path, *json),
         JournalCommand::Verify { path, json } => verify(path, *json),
-        JournalCommand::Import { files, to, taker_fee_ppm, edge_min_ppm, slippage_ppm, json } => {
-            let fees = import::Fees {
-                taker_fee_ppm: *taker_fee_ppm,
-                edge_min_ppm: *edge_min_ppm,
-                slippage_ppm: *slippage_ppm,
-            };
-            let report = import::import(files, to, fees).map_err(Failure::failed)?;
-            print_import(&report, *json);
-            Ok(Outcome::Ok)
-        }
+        JournalCommand::Import(args) => super::data::import(args),
         JournalCommand::Generate { to, records, seed, json } => {
             let report = crate::generate::generate(to, *seed, *records).map_err(Failure::failed)?;
-            print_import(&report, *json);
+            print_recorded(&report, *json);
             Ok(Outcome::Ok)
         }
-        JournalCommand::Export { path, to, format } => export(path, to, format),
+        JournalCommand::Export(args) => super::data::export(args),
     }
 }
 
-fn print_import(report: &import::ImportReport, json: bool) {
+fn print_recorded(report: &Recorded, json: bool) {
     if json {
         return print_json(report);
     }
@@ -538,34 +513,42 @@ fn verify(path: &Path, json: bool) -> Done {
     Ok(if verified.ok { Outcome::Ok } else { Outcome::Failed })
 }
 
-fn export(path: &Path, to: &Path, format: &str) -> Done {
+fn must_be_new(to: &Path) -> Result<(), Failure> {
+    match to.exists() {
+        true => Err(Failure::usage(format!("{} is there already; name a new one", to.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Copies a journal's segments.
+pub(super) fn copy(path: &Path, to: &Path) -> Done {
     let io = |error: std::io::Error| Failure::failed(format!("{}: {error}", to.display()));
-    if to.exists() {
-        return Err(Failure::usage(format!("{} exists already; name a new one", to.display())));
+    must_be_new(to)?;
+    if archive::is_archive(path) {
+        let rule = "an archive has no segments: copy its folder, or name another format";
+        return Err(Failure::usage(format!("--format journal: {rule}")));
     }
-    if !["segments", "jsonl", "csv"].contains(&format) {
-        return Err(Failure::usage(format!("--format {format}: write segments, jsonl or csv")));
-    }
-    if format == "segments" && archive::is_archive(path) {
-        let rule = "an archive has no segments: copy its folder, or write jsonl or csv";
-        return Err(Failure::usage(format!("--format segments: {rule}")));
-    }
-    let mut reader = open(path)?;
-    if format == "segments" {
-        // Made whole under another name first: a copy that was cut short is never taken for a journal.
-        let partial = to.with_extension("partial");
-        fs::create_dir_all(&partial).map_err(io)?;
-        for entry in fs::read_dir(path).map_err(io)?.flatten() {
-            let name = entry.file_name();
-            if name.to_string_lossy().starts_with("seg-") || name == CHECKPOINT {
-                fs::copy(entry.path(), partial.join(&name)).map_err(io)?;
-            }
+    drop(open(path)?);
+    // Made whole under another name first: a copy that was cut short is never taken for a journal.
+    let partial = to.with_extension("partial");
+    fs::create_dir_all(&partial).map_err(io)?;
+    for entry in fs::read_dir(path).map_err(io)?.flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("seg-") || name == CHECKPOINT {
+            fs::copy(entry.path(), partial.join(&name)).map_err(io)?;
         }
-        fs::rename(&partial, to).map_err(io)?;
-        return Ok(Outcome::Ok);
     }
+    fs::rename(&partial, to).map_err(io)?;
+    Ok(Outcome::Ok)
+}
+
+/// Writes every record as a line of JSON, or of CSV.
+pub(super) fn lines(path: &Path, to: &Path, json: bool) -> Done {
+    let io = |error: std::io::Error| Failure::failed(format!("{}: {error}", to.display()));
+    must_be_new(to)?;
+    let mut reader = open(path)?;
     let mut file = BufWriter::new(File::create(to).map_err(io)?);
-    if format == "csv" {
+    if !json {
         writeln!(
             file,
             "seq,kind,output,last,part,venue,instrument,epoch,data0,data1,data2,data3,update_id,\
@@ -575,7 +558,7 @@ fn export(path: &Path, to: &Path, format: &str) -> Done {
     }
     while let Some(record) = reader.next().map_err(Failure::failed)? {
         let t = RecordText::new(&record);
-        if format == "jsonl" {
+        if json {
             let text = serde_json::to_string(&t).map_err(Failure::failed)?;
             writeln!(file, "{text}").map_err(io)?;
         } else {

@@ -170,12 +170,14 @@ fn is_left_out(name: &str) -> bool {
     name == "journal" || name.ends_with("_ns") && name != "duration_ns" && name != "age_ns"
 }
 
-fn columns(table: Table) -> Vec<Column> {
+/// Returns a table's columns as they stand in a file.
+pub(crate) fn columns(table: Table) -> Vec<Column> {
     let kept = table.columns().iter().filter(|column| !is_left_out(column.name));
     kept.map(|column| Column::new(column.name, holds(column))).collect()
 }
 
-fn cells(row: &Row) -> Vec<Cell> {
+/// Returns a row's cells, one a column of [`columns`].
+pub(crate) fn cells(row: &Row) -> Vec<Cell> {
     let columns = row.table.columns().iter().zip(&row.values);
     let kept = columns.filter(|(column, _)| !is_left_out(column.name));
     kept.map(|(column, value)| match (value, holds(column)) {

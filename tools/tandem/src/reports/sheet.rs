@@ -39,6 +39,8 @@ pub enum Holds {
     Text,
     /// A whole number.
     Int,
+    /// A whole number without a sign.
+    Unsigned,
     /// An exact amount.
     Amount,
     /// A moment, UNIX ns.
@@ -74,6 +76,8 @@ pub enum Cell {
     Text(String),
     /// A whole number.
     Int(i64),
+    /// A whole number without a sign.
+    Unsigned(u64),
     /// An exact amount.
     Amount(Exact),
     /// A moment, UNIX ns.
@@ -101,6 +105,7 @@ impl Cell {
             (Cell::Empty, _)
                 | (Cell::Text(_), Holds::Text)
                 | (Cell::Int(_), Holds::Int)
+                | (Cell::Unsigned(_), Holds::Unsigned)
                 | (Cell::Amount(_), Holds::Amount)
                 | (Cell::Time(_), Holds::Time)
                 | (Cell::Bool(_), Holds::Bool)
@@ -202,7 +207,93 @@ impl Drop for Whole {
 
 enum Out {
     Csv(BufWriter<File>),
-    Parquet(Box<SerializedFileWriter<File>>, Vec<Vec<Cell>>),
+    Parquet(Box<SerializedFileWriter<File>>, Group),
+}
+
+/// Values of a column that wait to be written.
+enum Values {
+    Text(Vec<ByteArray>),
+    Whole(Vec<i64>),
+    Bool(Vec<bool>),
+    Amount(Vec<FixedLenByteArray>),
+}
+
+/// Rows that wait to be written, by column: what is there, and of each row whether it is.
+struct Group {
+    columns: Vec<(Values, Vec<i16>)>,
+    rows: usize,
+}
+
+impl Group {
+    fn new(columns: &[Column]) -> Group {
+        let values = |column: &Column| match column.holds {
+            Holds::Text => Values::Text(Vec::new()),
+            Holds::Int | Holds::Unsigned | Holds::Time => Values::Whole(Vec::new()),
+            Holds::Bool => Values::Bool(Vec::new()),
+            Holds::Amount => Values::Amount(Vec::new()),
+        };
+        Group { columns: columns.iter().map(|c| (values(c), Vec::new())).collect(), rows: 0 }
+    }
+
+    fn add(&mut self, row: Vec<Cell>) {
+        self.rows += 1;
+        for (cell, (values, there)) in row.into_iter().zip(&mut self.columns) {
+            let is_there = match (cell, values) {
+                (Cell::Text(text), Values::Text(to)) => {
+                    to.push(ByteArray::from(text.into_bytes()));
+                    true
+                }
+                (Cell::Int(number) | Cell::Time(number), Values::Whole(to)) => {
+                    to.push(number);
+                    true
+                }
+                (Cell::Unsigned(number), Values::Whole(to)) => {
+                    to.push(number.cast_signed());
+                    true
+                }
+                (Cell::Bool(yes), Values::Bool(to)) => {
+                    to.push(yes);
+                    true
+                }
+                (Cell::Amount(amount), Values::Amount(to)) => {
+                    let bytes = amount.0.to_be_bytes().to_vec();
+                    to.push(FixedLenByteArray::from(ByteArray::from(bytes)));
+                    true
+                }
+                _ => false,
+            };
+            there.push(i16::from(is_there));
+        }
+    }
+
+    /// Writes the rows, and has none then.
+    fn write(&mut self, writer: &mut SerializedFileWriter<File>) -> Result<(), ParquetError> {
+        if std::mem::take(&mut self.rows) == 0 {
+            return Ok(());
+        }
+        let mut group = writer.next_row_group()?;
+        for (values, there) in &mut self.columns {
+            let Some(mut out) = group.next_column()? else { break };
+            let told = Some(there.as_slice());
+            match values {
+                Values::Text(of) => out.typed::<ByteArrayType>().write_batch(of, told, None)?,
+                Values::Whole(of) => out.typed::<Int64Type>().write_batch(of, told, None)?,
+                Values::Bool(of) => out.typed::<BoolType>().write_batch(of, told, None)?,
+                Values::Amount(of) => {
+                    out.typed::<FixedLenByteArrayType>().write_batch(of, told, None)?
+                }
+            };
+            out.close()?;
+            there.clear();
+            match values {
+                Values::Text(of) => of.clear(),
+                Values::Whole(of) => of.clear(),
+                Values::Bool(of) => of.clear(),
+                Values::Amount(of) => of.clear(),
+            }
+        }
+        group.close().map(drop)
+    }
 }
 
 /// Writes a table, row by row.
@@ -241,7 +332,7 @@ impl Sheet {
                 let schema = schema(&columns).map_err(wrong)?;
                 let writer =
                     SerializedFileWriter::new(file, Arc::new(schema), properties.build().into());
-                Out::Parquet(Box::new(writer.map_err(wrong)?), Vec::new())
+                Out::Parquet(Box::new(writer.map_err(wrong)?), Group::new(&columns))
             }
         };
         Ok(Sheet { columns, whole, file: synced, out, rows: 0 })
@@ -272,14 +363,35 @@ impl Sheet {
                     .map_err(|error| SheetError::Io { path: path.clone(), error })
             }
             Out::Parquet(writer, group) => {
-                group.push(row);
-                if group.len() < GROUP {
+                group.add(row);
+                if group.rows < GROUP {
                     return Ok(());
                 }
                 let path = &self.whole.path;
-                write_group(writer, &self.columns, std::mem::take(group))
+                group
+                    .write(writer)
                     .map_err(|error| SheetError::Parquet { path: path.clone(), error })
             }
+        }
+    }
+
+    /// Returns how many rows wait in memory.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        match &self.out {
+            Out::Csv(_) => 0,
+            Out::Parquet(_, group) => group.rows,
+        }
+    }
+
+    /// Writes the rows that wait in memory.
+    pub fn flush(&mut self) -> Result<(), SheetError> {
+        let path = &self.whole.path;
+        match &mut self.out {
+            Out::Csv(_) => Ok(()),
+            Out::Parquet(writer, group) => group
+                .write(writer)
+                .map_err(|error| SheetError::Parquet { path: path.clone(), error }),
         }
     }
 
@@ -290,12 +402,10 @@ impl Sheet {
             Out::Csv(mut out) => {
                 out.flush().map_err(|error| SheetError::Io { path, error })?;
             }
-            Out::Parquet(mut writer, group) => {
-                let done = match group.is_empty() {
-                    true => Ok(()),
-                    false => write_group(&mut writer, &self.columns, group),
-                };
-                done.and_then(|()| writer.close().map(drop))
+            Out::Parquet(mut writer, mut group) => {
+                group
+                    .write(&mut writer)
+                    .and_then(|()| writer.close().map(drop))
                     .map_err(|error| SheetError::Parquet { path, error })?;
             }
         }
@@ -310,6 +420,7 @@ fn csv(cell: &Cell) -> String {
         Cell::Empty => String::new(),
         Cell::Text(text) => field(text),
         Cell::Int(number) => number.to_string(),
+        Cell::Unsigned(number) => number.to_string(),
         Cell::Amount(amount) => amount.to_string(),
         Cell::Time(ns) => utc(*ns),
         Cell::Bool(yes) => yes.to_string(),
@@ -333,6 +444,7 @@ fn schema(columns: &[Column]) -> Result<Type, ParquetError> {
         let (physical, logical) = match column.holds {
             Holds::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
             Holds::Int => (Physical::INT64, None),
+            Holds::Unsigned => (Physical::INT64, Some(LogicalType::integer(64, false))),
             Holds::Bool => (Physical::BOOLEAN, None),
             Holds::Amount => {
                 let decimal = LogicalType::decimal(i32::from(PLACES), DIGITS);
@@ -353,59 +465,6 @@ fn schema(columns: &[Column]) -> Result<Type, ParquetError> {
         fields.push(Arc::new(field.build()?));
     }
     Type::group_type_builder("tandem").with_fields(fields).build()
-}
-
-fn write_group(
-    writer: &mut SerializedFileWriter<File>,
-    columns: &[Column],
-    rows: Vec<Vec<Cell>>,
-) -> Result<(), ParquetError> {
-    let mut group = writer.next_row_group()?;
-    for (idx, column) in columns.iter().enumerate() {
-        let cells: Vec<&Cell> = rows.iter().filter_map(|row| row.get(idx)).collect();
-        let there: Vec<i16> =
-            cells.iter().map(|cell| i16::from(!matches!(cell, Cell::Empty))).collect();
-        let Some(mut out) = group.next_column()? else { break };
-        let there = Some(there.as_slice());
-        match column.holds {
-            Holds::Text => {
-                let of = |cell: &&Cell| match cell {
-                    Cell::Text(text) => Some(ByteArray::from(text.as_str())),
-                    _ => None,
-                };
-                let values: Vec<_> = cells.iter().filter_map(of).collect();
-                out.typed::<ByteArrayType>().write_batch(&values, there, None)?;
-            }
-            Holds::Int | Holds::Time => {
-                let of = |cell: &&Cell| match cell {
-                    Cell::Int(number) | Cell::Time(number) => Some(*number),
-                    _ => None,
-                };
-                let values: Vec<_> = cells.iter().filter_map(of).collect();
-                out.typed::<Int64Type>().write_batch(&values, there, None)?;
-            }
-            Holds::Bool => {
-                let of = |cell: &&Cell| match cell {
-                    Cell::Bool(yes) => Some(*yes),
-                    _ => None,
-                };
-                let values: Vec<_> = cells.iter().filter_map(of).collect();
-                out.typed::<BoolType>().write_batch(&values, there, None)?;
-            }
-            Holds::Amount => {
-                let of = |cell: &&Cell| match cell {
-                    Cell::Amount(amount) => Some(FixedLenByteArray::from(ByteArray::from(
-                        amount.0.to_be_bytes().to_vec(),
-                    ))),
-                    _ => None,
-                };
-                let values: Vec<_> = cells.iter().filter_map(of).collect();
-                out.typed::<FixedLenByteArrayType>().write_batch(&values, there, None)?;
-            }
-        }
-        out.close()?;
-    }
-    group.close().map(drop)
 }
 
 #[cfg(test)]

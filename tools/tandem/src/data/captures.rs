@@ -5,80 +5,25 @@
 //! other journal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tandem_core::engine::{Engine, OUTBOX_RECORDS};
-use tandem_core::episode::Outbox;
-use tandem_core::record::{Kind, Record, TradingStatus, Venue};
+use tandem_core::record::{Kind, Record, Venue};
 use tandem_feeds::machine::{Action, Machine, Options, Publish, Reply, Stamps};
-use tandem_feeds::tile::record_schema;
-use tandem_shm::{JournalError, JournalSpec, JournalWriter};
 
+use super::Fees;
+use super::bytes::Lines;
+use super::error::DataError;
+use super::instruments::{listing, observing, split, unit};
+use super::merge::TIMER_NS;
+use super::recorder::{Recorded, Recorder};
 use crate::config::venue_named;
-use crate::table::{self, Detection, ListingText, Setup, Table, TableError, VenueDetection};
+use crate::table::{Setup, Table};
 use crate::venues;
 
-/// Recorded time between two timer calls.
-const TIMER_NS: i64 = 50_000_000;
-/// Quote assets by which Binance's symbols are split, the longest first.
-const QUOTES: [&str; 12] =
-    ["FDUSD", "TUSD", "USDT", "USDC", "BUSD", "RUNE", "BTC", "ETH", "BNB", "EUR", "USD", "GBP"];
-
-/// Why recordings could not be imported.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// Not readable.
-    #[error("{path}: {error}")]
-    Io {
-        /// File.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A line that is not of the form.
-    #[error(
-        "{path}:{line}: {error}; one JSON object a line with ts_recv_ns, venue and raw is expected"
-    )]
-    Line {
-        /// File.
-        path: PathBuf,
-        /// Line number from 1.
-        line: usize,
-        /// Why.
-        error: String,
-    },
-    /// Nothing to import.
-    #[error("{path}: no messages of binance, coinbase or kraken in a protocol that is read here")]
-    Nothing {
-        /// File.
-        path: PathBuf,
-    },
-    /// Instruments.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// The journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The journal's helper gave up.
-    #[error("the journal has no room: {0}")]
-    Full(String),
-}
-
-/// Detection of an import: everything free, so that what is found is what the books say.
-#[derive(Clone, Copy, Debug)]
-pub struct Fees {
-    /// Taker fee on every leg.
-    pub taker_fee_ppm: i32,
-    /// Smallest net edge.
-    pub edge_min_ppm: i32,
-    /// Slippage buffer per leg.
-    pub slippage_ppm: i32,
-}
+/// Levels a side that the engine sees.
+const WINDOW_LEVELS: usize = 400;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -101,33 +46,18 @@ struct Message {
     raw: String,
 }
 
-/// What an import made.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct ImportReport {
-    /// Messages taken.
-    pub messages: u64,
-    /// Records in the journal.
-    pub records: u64,
-    /// Opportunities found, by kind.
-    pub opportunities: [u64; 3],
+fn nothing(path: &Path) -> DataError {
+    let found = "no messages of binance, coinbase or kraken in a protocol that is read here";
+    DataError::file(path, found, "leave it out, or is it another --from?")
 }
 
-fn read_messages(path: &Path) -> Result<Vec<Message>, ImportError> {
-    let io = |error| ImportError::Io { path: path.to_owned(), error };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io)?;
-    let reader: Box<dyn BufRead> = if bytes.starts_with(&[0x1f, 0x8b]) {
-        Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(&*bytes)))
-    } else {
-        Box::new(&*bytes)
-    };
+fn read_messages(path: &Path) -> Result<Vec<Message>, DataError> {
+    let mut lines = Lines::open_long(path)?;
     let mut messages = Vec::new();
-    for (idx, text) in reader.lines().enumerate() {
-        let text = text.map_err(io)?;
-        let line: Line = serde_json::from_str(&text).map_err(|error| ImportError::Line {
-            path: path.to_owned(),
-            line: idx + 1,
-            error: error.to_string(),
+    while lines.advance()? {
+        let line: Line = serde_json::from_slice(lines.text()).map_err(|error| {
+            let fix = "one JSON object a line with ts_recv_ns, venue and raw is expected";
+            lines.error(error.to_string(), fix)
         })?;
         let venue = match line.venue.as_deref() {
             Some("binance_us") => Some(Venue::Binance),
@@ -153,7 +83,7 @@ fn read_messages(path: &Path) -> Result<Vec<Message>, ImportError> {
         });
     }
     if messages.is_empty() {
-        return Err(ImportError::Nothing { path: path.to_owned() });
+        return Err(nothing(path));
     }
     Ok(messages)
 }
@@ -234,151 +164,13 @@ fn scan(message: &Message, symbols: &mut BTreeMap<(Venue, String), Digits>) {
     }
 }
 
-fn split(venue: Venue, symbol: &str) -> Option<(String, String)> {
-    let (base, quote) = match venue {
-        Venue::Coinbase => symbol.split_once('-')?,
-        Venue::Kraken => symbol.split_once('/')?,
-        Venue::Binance => {
-            let quote = QUOTES.iter().find(|q| symbol.ends_with(**q) && q.len() < symbol.len())?;
-            (symbol.strip_suffix(quote)?, *quote)
-        }
-    };
-    Some((base.to_owned(), quote.to_owned()))
-}
-
-fn step(digits: usize) -> String {
-    match digits {
-        0 => "1".to_owned(),
-        digits => format!("0.{}1", "0".repeat(digits - 1)),
-    }
-}
-
 fn setup(symbols: &BTreeMap<(Venue, String), Digits>, fees: Fees) -> Setup {
     let listings = symbols.iter().filter_map(|((venue, symbol), digits)| {
-        let (base, quote) = split(*venue, symbol)?;
-        Some(ListingText {
-            venue: venue.name().to_owned(),
-            symbol: symbol.clone(),
-            feed_symbol: symbol.clone(),
-            rest_symbol: symbol.clone(),
-            base,
-            quote,
-            tick: step(digits.px),
-            lot: step(digits.qty),
-            qty_min: String::new(),
-            qty_max: String::new(),
-            notional_min: String::new(),
-            price_precision: Some(digits.px as u8),
-            qty_precision: Some(digits.qty as u8),
-            asset_precision: None,
-            status: TradingStatus::Trading as u8,
-            taker_fee_ppm: fees.taker_fee_ppm,
-            fee_in: "quote".to_owned(),
-            notional_max: "1000000000".to_owned(),
-        })
+        let pair = split(*venue, symbol)?;
+        let places = (digits.px as u8, digits.qty as u8);
+        Some(listing(*venue, symbol, pair, (unit(digits.px), unit(digits.qty)), places, fees))
     });
-    let venue = VenueDetection {
-        slippage_ppm: fees.slippage_ppm,
-        staleness_ppm_per_s: 0,
-        // A recording has no connections to be judged by; what it holds was received.
-        age_max_ms: 600_000,
-        order_latency_ms: 0,
-    };
-    Setup {
-        mode: "observe".to_owned(),
-        listings: listings.collect(),
-        limits: None,
-        run: 0,
-        detection: Detection {
-            edge_min_ppm: fees.edge_min_ppm,
-            edge_max_ppm: 500_000,
-            edge_max_halt_s: 0,
-            basis_ppm: 0,
-            numeraires: ["USD", "USDT", "USDC"].map(str::to_owned).to_vec(),
-            legs_max: 3,
-            cycles_max: 100_000,
-            window_levels: 400,
-            flicker_ms: 0,
-            denial_ms: 1_000,
-            update_ms: 1,
-            venues: Venue::ALL.map(|v| (v.name().to_owned(), venue.clone())).into(),
-        },
-    }
-}
-
-/// Where recorded inputs go: the journal, with the engine's answers.
-pub struct Recorder {
-    engine: Engine,
-    out: Outbox,
-    journal: JournalWriter<Record>,
-    now_ns: i64,
-    failure: Option<String>,
-}
-
-impl Recorder {
-    /// Returns a recorder of an engine that has seen nothing.
-    #[must_use]
-    pub fn new(engine: Engine, journal: JournalWriter<Record>) -> Recorder {
-        let out = Outbox::new(OUTBOX_RECORDS);
-        Recorder { engine, out, journal, now_ns: 0, failure: None }
-    }
-
-    /// Appends a record as it is.
-    pub fn append(&mut self, record: &Record) {
-        // The journal's helper makes segments ready as fast as memory comes; we may wait for it here.
-        for _ in 0..20_000 {
-            if self.journal.append(record).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        let failure = self.journal.helper_failure();
-        self.failure = Some(failure.unwrap_or_else(|| "segments_max is reached".to_owned()));
-    }
-
-    /// Takes one input at a time of the recording: into the journal, into the engine, its outputs too.
-    pub fn take(&mut self, now_ns: i64, record: &Record) {
-        self.now_ns = now_ns;
-        if self.failure.is_some() {
-            return;
-        }
-        let stamped = Record { engine_ts_ns: now_ns, ..*record };
-        self.append(&stamped);
-        self.engine.step(&stamped, &mut self.out);
-        let outputs = std::mem::replace(&mut self.out, Outbox::new(0));
-        outputs.records().iter().for_each(|output| self.append(output));
-        self.out = outputs;
-        self.out.clear();
-    }
-
-    /// Returns the journal's next sequence.
-    #[must_use]
-    pub fn next_seq(&self) -> u64 {
-        self.journal.next_seq()
-    }
-
-    /// Returns whether the journal had no room.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.failure.is_some()
-    }
-
-    /// Closes the journal and reports.
-    pub fn finish(self, messages: u64) -> Result<ImportReport, ImportError> {
-        if let Some(failure) = self.failure {
-            return Err(ImportError::Full(failure));
-        }
-        let records = self.journal.next_seq() - 1;
-        let opportunities = self.engine.counts().opportunities;
-        self.journal.close()?;
-        Ok(ImportReport { messages, records, opportunities })
-    }
-}
-
-impl Publish for Recorder {
-    fn publish(&mut self, record: &Record) {
-        self.take(self.now_ns, record);
-    }
+    observing(listings.collect(), fees, WINDOW_LEVELS)
 }
 
 /// One venue's machine with the answers that the recording has for its questions.
@@ -429,7 +221,7 @@ impl Player {
 }
 
 /// Imports recordings into a new journal at `to`.
-pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, ImportError> {
+pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<Recorded, DataError> {
     let mut messages = Vec::new();
     for file in files {
         messages.extend(read_messages(file)?);
@@ -444,19 +236,10 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
     let mut symbols = BTreeMap::new();
     messages.iter().for_each(|message| scan(message, &mut symbols));
     if symbols.is_empty() {
-        return Err(ImportError::Nothing { path: files.first().cloned().unwrap_or_default() });
+        return Err(nothing(files.first().map_or(Path::new(""), PathBuf::as_path)));
     }
     let table = Table::build(setup(&symbols, fees), "the recordings")?;
-    let spec = JournalSpec {
-        segment_bytes: 32 << 20,
-        segments_max: 4_096,
-        ..JournalSpec::new(record_schema())
-    };
-    let journal = JournalWriter::create(to, &spec)?;
-    let mut sink = Recorder::new(table.engine()?, journal);
-    for record in table::to_records(&table.setup)? {
-        sink.append(&record);
-    }
+    let mut sink = Recorder::begin(to, &table)?;
     let begins_ns = messages.iter().map(|message| message.at_ns).min().unwrap_or(0);
     let venues: BTreeSet<Venue> = symbols.keys().map(|(venue, _)| *venue).collect();
     let mut players: BTreeMap<Venue, Player> = BTreeMap::new();
@@ -480,8 +263,8 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
     let mut taken = 0;
     let mut next_timer_ns = 0;
     for message in messages {
-        let now_ns = message.at_ns.max(sink.now_ns);
-        sink.now_ns = now_ns;
+        let now_ns = message.at_ns.max(sink.now_ns());
+        sink.at(now_ns);
         let bytes = u32::try_from(message.raw.len()).unwrap_or(u32::MAX);
         let at = Stamps { recv_ns: message.at_ns, recv_tsc: 0, bytes };
         if next_timer_ns <= now_ns {
@@ -506,6 +289,7 @@ pub fn import(files: &[PathBuf], to: &Path, fees: Fees) -> Result<ImportReport, 
         player.act(at, &mut sink);
     }
     // What is still open ends with the recording.
-    sink.take(sink.now_ns + 1_000_000_000, &Record::new(Kind::Timer, 0, u16::MAX, [0; 4]));
+    let end_ns = sink.now_ns() + 1_000_000_000;
+    sink.take(end_ns, &Record::new(Kind::Timer, 0, u16::MAX, [0; 4]));
     sink.finish(taken)
 }
