@@ -531,7 +531,7 @@ fn a_void_run_claims_nothing() {
     assert!(!report.is_conserved);
     let ids: BTreeSet<&str> = report.figures.iter().map(|figure| figure.id.as_str()).collect();
     let allowed: BTreeSet<&str> =
-        ["conservation", "data", "config", "digest", "seed", "from_ns", "to_ns"].into();
+        ["conservation", "data", "config", "digest", "seed", "from_ns", "to_ns", "paths"].into();
     assert!(ids.is_subset(&allowed), "{ids:?}");
     assert!(report.html.contains("VOID"));
     // One that says it is conserved, and beside it that it is not, is void.

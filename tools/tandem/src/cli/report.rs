@@ -14,6 +14,7 @@ use crate::demo::{RunStats, percentiles};
 use crate::records::Origin;
 use crate::reports::backtest::{self, BacktestReportError, Found};
 use crate::reports::daily::{self, Daily, StageLine};
+use crate::reports::drift::{self, DriftError, Side};
 use crate::reports::page;
 use crate::reports::period::{DAY_NS, read_day};
 use crate::reports::sheet::{SheetError, Whole};
@@ -37,6 +38,42 @@ pub enum ReportCommand {
 DIR is what `tandem backtest --out DIR` wrote. Every number of the page is in the JSON, with the query that gives
 it from outcome.json and sensitivity.json. Exit code 1: the run is void, something came from nowhere.")]
     Backtest(BacktestArgs),
+    /// A live (or paper) journal beside the journal of its own backtest: every difference with its reason.
+    #[command(after_help = "Examples:
+  tandem backtest --data /var/lib/tandem/archive --out out --journal replayed
+  tandem report drift --live /var/lib/tandem/archive --replayed replayed
+  tandem report drift --live journal --replayed replayed --html drift.html --unexplained-max 3
+
+Rounds are paired by cycle and time, orders by leg, fills by price. Exit code 1: more differences without a reason
+than --unexplained-max.")]
+    Drift(DriftArgs),
+}
+
+/// Which two journals.
+#[derive(Args, Debug)]
+pub struct DriftArgs {
+    /// What happened: a journal, an archive, or a journal's folder in one.
+    #[arg(long, value_name = "JOURNAL")]
+    live: PathBuf,
+    /// What the backtest of it says: what `tandem backtest --journal` wrote.
+    #[arg(long, value_name = "JOURNAL")]
+    replayed: PathBuf,
+    /// Two of a cycle this far apart in time are still one.
+    #[arg(long, value_name = "MS", default_value_t = drift::WINDOW_MS,
+        value_parser = clap::value_parser!(i64).range(0..=3_600_000))]
+    window_ms: i64,
+    /// So many differences may be without a reason.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    unexplained_max: u64,
+    /// Writes one self-contained HTML page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Replaces a page that is there.
+    #[arg(long, requires = "html")]
+    force: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which backtest, and in which form.
@@ -86,7 +123,34 @@ pub fn run(command: &ReportCommand) -> Done {
     match command {
         ReportCommand::Daily(args) => day(args),
         ReportCommand::Backtest(args) => of_backtest(args),
+        ReportCommand::Drift(args) => of_drift(args),
     }
+}
+
+fn of_drift(args: &DriftArgs) -> Done {
+    let read = |which: &'static str, path: &PathBuf| {
+        Side::read(path).map_err(|error| Failure::unreachable(DriftError::Read { which, error }))
+    };
+    let whole = args.html.as_ref().map(|path| Whole::begin(path, args.force));
+    let whole = whole.transpose().map_err(refused)?;
+    let (live, replayed) = (read("--live", &args.live)?, read("--replayed", &args.replayed)?);
+    let report = drift::drift(&live, &replayed, args.window_ms).map_err(Failure::usage)?;
+    let page = drift::page(&report);
+    if let (Some((whole, mut file)), Some(path)) = (whole, &args.html) {
+        file.write_all(page::html(&page).as_bytes())
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        whole.finish(&file).map_err(refused)?;
+    }
+    match (args.json, &args.html) {
+        (true, _) => print_json(&report),
+        (false, Some(path)) => print(format_args!(
+            "{}: {} differences without a reason",
+            path.display(),
+            report.unexplained
+        )),
+        (false, None) => print(page::text(&page).trim_end()),
+    }
+    Ok(if report.unexplained <= args.unexplained_max { Outcome::Ok } else { Outcome::Failed })
 }
 
 fn of_backtest(args: &BacktestArgs) -> Done {

@@ -8,6 +8,7 @@
 
 pub mod backtest;
 pub mod daily;
+pub mod drift;
 pub mod exact;
 pub mod exports;
 pub mod fills;

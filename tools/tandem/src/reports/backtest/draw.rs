@@ -259,7 +259,7 @@ pub fn lines(width: f64, series: &[Series], x: X) -> String {
                     out,
                     "<text class=\"help\" x=\"{}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
                     number(along + shift),
-                    number(down + if is_far { 16.0 } else { 0.0 }),
+                    number((down + if is_far { 16.0 } else { 0.0 }).min(bottom - 6.0)),
                     one.name.svg(usize::MAX)
                 );
             }

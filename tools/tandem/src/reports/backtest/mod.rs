@@ -12,14 +12,14 @@ pub mod figures;
 mod money;
 mod orders;
 mod top;
-mod words;
+pub mod words;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tandem_backtest::outcome::{FORMAT, Outcome, Summary};
+use tandem_backtest::outcome::{FORMAT, Outcome};
 
 use self::doc::Doc;
 use self::figures::{Currency, Figure, HOW, Unit};
@@ -56,16 +56,7 @@ pub enum BacktestReportError {
 }
 
 /// One run with one assumption changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sensitivity {
-    /// `latency`, `competition` or `fees`.
-    pub axis: String,
-    /// To what: a factor, percent of the crossing depth, a tier's name.
-    pub value: String,
-    /// What came of it.
-    pub summary: Summary,
-}
+pub use crate::backtest::sensitivity::Case as Sensitivity;
 
 /// What a backtest left.
 #[derive(Clone, Debug)]
@@ -154,6 +145,7 @@ pub fn report(found: &Found) -> Report {
         money::inventory(&mut doc, outcome);
         orders::one_leg(&mut doc, outcome);
         orders::venues(&mut doc, outcome);
+        orders::levels(&mut doc, outcome);
         orders::calibration(&mut doc, outcome);
         doc.section("conservation", "Conservation");
         top::conservation(&mut doc, outcome);

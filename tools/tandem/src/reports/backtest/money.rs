@@ -146,16 +146,15 @@ pub fn sensitivity(doc: &mut Doc, all: Option<&[Sensitivity]>) {
         return doc.end();
     };
     let axes = [
-        ("latency", "Slower orders", "Every latency times this factor.", "×"),
+        ("latency", "Slower orders", "Every latency times this factor."),
         (
             "competition",
             "More competition",
             "Share of the crossing depth that others have taken, in percent.",
-            "",
         ),
-        ("fees", "Other fees", "Fees of these tiers.", ""),
+        ("fees", "Other fees", "Taker's fee of every venue, in parts per million."),
     ];
-    for (axis, title, reading, _) in axes {
+    for (axis, title, reading) in axes {
         let of: Vec<&Sensitivity> = all.iter().filter(|one| one.axis == axis).collect();
         if of.is_empty() {
             doc.nothing(title, "Not tried in this run.");
@@ -198,7 +197,7 @@ pub fn sensitivity(doc: &mut Doc, all: Option<&[Sensitivity]>) {
                 let label = match axis {
                     "latency" => Label::text("×").then(value),
                     "competition" => value.then(Label::text(" %")),
-                    _ => value,
+                    _ => value.then(Label::text(" ppm")),
                 };
                 if one.summary.is_conserved {
                     let pnl = one.summary.pnl;
@@ -208,10 +207,11 @@ pub fn sensitivity(doc: &mut Doc, all: Option<&[Sensitivity]>) {
                 }
             })
             .collect();
-        let lost = of.iter().any(|one| one.summary.pnl < 0 && one.summary.is_conserved);
+        let lost = of.iter().filter(|one| one.summary.pnl < 0 && one.summary.is_conserved).count();
         let heading = match lost {
-            true => format!("{title}: it loses in some of them"),
-            false => format!("{title}: it loses in none of them"),
+            0 => format!("{title}: it loses in none of them"),
+            all if all == of.len() => format!("{title}: it loses in all of them"),
+            _ => format!("{title}: it loses in some of them"),
         };
         let unit = unit_words(doc);
         doc.plot(

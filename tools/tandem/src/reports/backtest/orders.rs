@@ -15,6 +15,10 @@ use super::top::pointer;
 use super::words;
 use crate::reports::page::escaped;
 
+/// How late the curve of a venue's millisecond is drawn, microseconds; the table has the rest.
+const NEAR_US: i64 = 20_000;
+/// Points that make a curve.
+const NEAR_POINTS: usize = 4;
 /// Bars of the codes of denials; the table has the others.
 const CODES: usize = 12;
 
@@ -355,17 +359,21 @@ fn value_of_ms(doc: &mut Doc, outcome: &Outcome, scale: f64, unit: &str) {
         let query = format!("/value_of_ms/{}/points", pointer(venue));
         let (id, title) = (format!("late {venue}"), format!("Orders to {venue} later by a time"));
         let table = decay_table(doc, &id, &title, &query, &value.points);
-        let last = table.len().saturating_sub(1);
-        let axis = late_axis(&value.points);
-        let mut series =
-            vec![curve(table.label(last, 1), &format!("s{}", at % 6), &value.points, scale)];
+        // A millisecond is seen near the beginning, on a scale that is straight.
+        let near = value.points.iter().take_while(|point| point.late_us <= NEAR_US).count();
+        let (drawn, axis) = match NEAR_POINTS <= near {
+            true => (&value.points[..near], X::Micros),
+            false => (value.points.as_slice(), late_axis(&value.points)),
+        };
+        let end = table.label(drawn.len().saturating_sub(1), 1);
+        let mut series = vec![curve(end, &format!("s{}", at % 6), drawn, scale)];
         // The slope, drawn through the point at no lateness, over the run's time; straight on this scale alone.
         let days = outcome.summary.seconds as f64 / 86_400.0;
-        let here = value.points.iter().find(|point| point.late_us == 0);
+        let here = drawn.iter().find(|point| point.late_us == 0);
         if let (X::Micros, Some(here)) = (axis, here) {
             let per_us = value.per_ms_day as f64 * days / 1_000.0;
-            let low = value.points.iter().map(|point| point.net).min().unwrap_or(0).min(0) as f64;
-            let most = value.points.iter().map(|point| point.late_us).max().unwrap_or(0) as f64;
+            let low = drawn.iter().map(|point| point.net).min().unwrap_or(0).min(0) as f64;
+            let most = drawn.iter().map(|point| point.late_us).max().unwrap_or(0) as f64;
             // No further than the curve goes down: the slope is that of its beginning.
             let end =
                 if 0.0 < per_us { ((here.net as f64 - low) / per_us).min(most) } else { most };
@@ -391,10 +399,11 @@ fn value_of_ms(doc: &mut Doc, outcome: &Outcome, scale: f64, unit: &str) {
             value.per_ms_day,
         );
         let slope = if series.len() == 2 { " The broken line is that slope." } else { "" };
+        let cut = if drawn.len() < value.points.len() { " The table goes on." } else { "" };
         doc.plot(
             &format!("<span data-name>{name}</span>: <span data-name>1 ms</span> is worth {shown}"),
             &format!(
-                "What opportunities would have earned in the whole run, {unit}, if orders to this venue alone came later.{slope}"
+                "What opportunities would have earned in the whole run, {unit}, if orders to this venue alone came later.{slope}{cut}"
             ),
             &format!("Line of the worth of opportunities over the lateness of {venue}"),
             |width| draw::lines(width, &series, axis),
@@ -659,6 +668,31 @@ pub fn venues(doc: &mut Doc, outcome: &Outcome) {
     doc.end();
 }
 
+/// Levels that controls raised.
+pub fn levels(doc: &mut Doc, outcome: &Outcome) {
+    doc.section("levels", "Levels that controls raised");
+    if outcome.levels.is_empty() {
+        doc.say("None: no control paused or halted anything.");
+    } else {
+        let table = doc.record(Rows {
+            id: "levels".to_owned(),
+            title: "Scope, level, cause and control".to_owned(),
+            query: "rows {outcome.json#/levels}".to_owned(),
+            columns: vec![
+                column("What was raised", Unit::Text, "{@key}"),
+                column("Times", Unit::Count, "{@}"),
+            ],
+            rows: outcome
+                .levels
+                .iter()
+                .map(|(what, times)| vec![what.as_str().into(), (*times).into()])
+                .collect(),
+        });
+        doc.table(&table);
+    }
+    doc.end();
+}
+
 /// How near the simulation comes to what really happened.
 pub fn calibration(doc: &mut Doc, outcome: &Outcome) {
     doc.section("calibration", "Calibration");
@@ -728,6 +762,10 @@ pub fn assumed(doc: &mut Doc, outcome: &Outcome) {
     ] {
         let (mut rows, place) = (Vec::new(), if id == "paths" { "data/paths" } else { id });
         flat(&value.unwrap_or(Value::Null), "", &mut rows);
+        // A value that stands alone has no key to be shown by.
+        if rows.len() == 1 && rows[0].first() == Some(&Value::from("")) {
+            continue;
+        }
         let table = doc.record(Rows {
             id: id.to_owned(),
             title: title.to_owned(),
