@@ -168,6 +168,13 @@ impl Market {
         state.epoch = epoch;
     }
 
+    /// Returns the connection and epoch that an instrument is fed by.
+    #[must_use]
+    pub fn conn(&self, instrument: u16) -> (u32, u16) {
+        let state = self.get(instrument);
+        (state.conn, state.epoch)
+    }
+
     /// Notes a venue's own state.
     pub fn set_venue_status(&mut self, venue: Venue, status: TradingStatus) {
         self.venues[venue.idx()].trading = status;

@@ -1173,17 +1173,24 @@ pub fn venue_named(name: &str) -> Option<Venue> {
     Venue::ALL.into_iter().find(|venue| venue.name() == name)
 }
 
+/// Returns the name that is nearest to an unknown one.
+pub(crate) fn nearest<'a>(
+    unknown: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    known.into_iter().max_by(|a, b| {
+        strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
+    })
+}
+
 /// Adds the nearest known key to the parser's message about an unknown one.
-fn with_nearest_key(message: &str) -> String {
+pub(crate) fn with_nearest_key(message: &str) -> String {
     let Some(unknown) = message.split("unknown field `").nth(1).and_then(|m| m.split('`').next())
     else {
         return message.to_owned();
     };
     let known = message.split("expected").nth(1).unwrap_or("");
-    let nearest = known.split('`').skip(1).step_by(2).max_by(|a, b| {
-        strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
-    });
-    match nearest {
+    match nearest(unknown, known.split('`').skip(1).step_by(2)) {
         Some(nearest) => format!("{message}\nunknown key `{unknown}`; did you mean `{nearest}`?"),
         None => message.to_owned(),
     }

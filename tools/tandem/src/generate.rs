@@ -65,7 +65,7 @@ struct Listed {
     book: Book,
 }
 
-fn setup() -> Setup {
+pub(crate) fn setup() -> Setup {
     let listings = LISTED.iter().map(|(venue, base, quote, _, tick)| ListingText {
         venue: (*venue).to_owned(),
         symbol: format!("{base}/{quote}"),

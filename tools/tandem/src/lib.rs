@@ -4,6 +4,7 @@
 //! tiles below are told what they need and nothing else.
 
 pub mod accounts;
+pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -31,6 +32,7 @@ pub mod services;
 pub mod sim_control;
 pub mod stages;
 pub mod supervisor;
+pub mod sweep;
 pub mod table;
 pub mod time;
 pub mod top;

@@ -1,11 +1,16 @@
-//! How far long work is, on a terminal and nowhere else.
+//! How far long work is, on a terminal; work of many steps says so in lines elsewhere too.
 //!
 //! Invariant: standard output stays what the command says; a bar is drawn on standard error, and only where
-//! that is a terminal.
+//! that is a terminal. Lines come at most every ten seconds.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Between two lines of long work where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// A bar, or nothing.
 #[derive(Debug)]
@@ -53,5 +58,86 @@ impl Progress {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Work of a known number of steps: a bar with the time left, or a line now and then.
+#[derive(Debug)]
+pub struct Steps {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    total: u64,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    begun: Instant,
+    told: Instant,
+    before: u64,
+    done: u64,
+}
+
+impl Steps {
+    /// Begins work of so many steps, of which some are done before.
+    #[must_use]
+    pub fn begin(what: &'static str, total: u64, before: u64) -> Steps {
+        let style = "{msg} {bar:40} {pos} of {len}, {per_sec}, {eta} left";
+        let bar = stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(total).with_message(what).with_position(before);
+            bar.reset_eta();
+            // As above.
+            match ProgressStyle::with_template(style) {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        let now = Instant::now();
+        let lines = Mutex::new(Lines { begun: now, told: now, before, done: before });
+        Steps { what, bar, total, lines }
+    }
+
+    /// Goes on by so many.
+    pub fn add(&self, by: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(by);
+        }
+        let Ok(mut lines) = self.lines.lock() else { return };
+        lines.done += by;
+        if self.bar.is_none() && LINE_EVERY <= lines.told.elapsed() {
+            lines.told = Instant::now();
+            eprintln!("{}", self.line(&lines));
+        }
+    }
+
+    fn line(&self, lines: &Lines) -> String {
+        let made = lines.done.saturating_sub(lines.before).max(1);
+        let left = self.total.saturating_sub(lines.done);
+        let seconds = lines.begun.elapsed().as_secs().saturating_mul(left) / made;
+        let (what, done, total) = (self.what, lines.done, self.total);
+        format!("{what}: {done} of {total}, {} min {:02} s left", seconds / 60, seconds % 60)
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_much_is_left() {
+        let steps = Steps { bar: None, ..Steps::begin("runs", 100, 40) };
+        steps.add(10);
+        let Ok(mut lines) = steps.lines.lock() else { panic!("nobody else has it") };
+        lines.begun =
+            Instant::now().checked_sub(Duration::from_secs(20)).expect("a clock that ran");
+        // Ten in twenty seconds: fifty more take a hundred.
+        assert_eq!(steps.line(&lines), "runs: 50 of 100, 1 min 40 s left");
     }
 }

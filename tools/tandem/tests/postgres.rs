@@ -54,6 +54,14 @@ fn records() -> &'static [Record] {
     })
 }
 
+/// About the first `count` records. They end with one of the market: the cursor stays before an opportunity that
+/// is told by half.
+fn first(count: usize) -> &'static [Record] {
+    let market = |record: &Record| record.kind() == Some(Kind::Level);
+    let last = records()[..count].iter().rposition(market).expect("a record of the market");
+    &records()[..=last]
+}
+
 fn read(journal: &Path) -> Vec<Record> {
     let mut reader = JournalReader::<Record>::open(journal, record_schema()).unwrap();
     std::iter::from_fn(|| reader.next().unwrap()).collect()
@@ -339,7 +347,7 @@ fn counts_are_the_journals_and_rights_the_least() {
     let bump = "INSERT INTO schema_history SELECT max(version) + 1, 'next', applied_on, checksum \
         FROM (SELECT * FROM schema_history ORDER BY version DESC LIMIT 1) AS newest GROUP BY applied_on, checksum";
     client.batch_execute(bump).unwrap();
-    run.append(&records()[..5_000]);
+    run.append(first(5_000));
     assert!(
         wait_for(Duration::from_secs(20), || run
             .log()
@@ -789,7 +797,7 @@ fn a_server_in_trouble_costs_time_alone() {
     full(&server, &mut run, &drain);
     // Slow: a trickle, which is enough for small batches and never for the whole.
     proxy.rate.store(100_000, Ordering::Relaxed);
-    run.append(&records()[..20_000]);
+    run.append(first(20_000));
     let began = Instant::now();
     let mut client = server.client("postgres");
     let at = cursor(&mut client, "main");
@@ -880,7 +888,7 @@ fn rows_a_second_beside_plain_copy_and_memory_in_an_outage() {
     let mut run = Run::new("pg-rate", &socket(&server, ""));
     prepare(&server, &run);
     let times = std::env::var("TANDEM_DRAIN_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
-    run.append(&records()[..20_000]);
+    run.append(first(20_000));
     let drain = run.drain();
     wait_drained(&server, &run, Duration::from_secs(60));
     server.down();
@@ -1164,7 +1172,7 @@ fn code_migrations_and_prisma_say_the_same() {
     let roles = "CREATE ROLE tandem_drain; CREATE ROLE tandem_read; CREATE ROLE writer LOGIN; \
         GRANT tandem_drain TO writer";
     client.batch_execute(roles).unwrap();
-    run.append(&records()[..2_000]);
+    run.append(first(2_000));
     let _drain = run.drain();
     let sql = "SELECT to_regclass('tandem.drain_cursor') IS NOT NULL";
     let mut is_made = || client.query_one(sql, &[]).unwrap().get::<_, bool>(0);

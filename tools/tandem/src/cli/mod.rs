@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod alerts;
+pub mod backtest;
 pub mod books;
 pub mod check_limits;
 pub mod data;
@@ -20,6 +21,7 @@ pub mod orders;
 pub mod postgres;
 pub mod report;
 pub mod roles;
+pub mod sweep;
 pub mod top;
 mod why;
 mod why_not;
@@ -347,6 +349,24 @@ file is there, and something in it needs a look (no worth, no lot, or a differen
         #[arg(long)]
         json: bool,
     },
+    /// Recorded data through the live engine, with simulated venues around it.
+    #[command(after_help = "Examples:
+  tandem backtest --data /var/lib/tandem/archive
+  tandem backtest --config deploy/backtest.toml --data DIR --out result --sensitivity
+  tandem backtest --data monday tuesday --seed 7 --journal simulated --json
+
+Exit code 1: the run is void, for what there was, what was traded and what there is do not agree.")]
+    Backtest(backtest::BacktestArgs),
+    /// Many backtests: every combination of a grid, on all cores, or in shards on many machines.
+    #[command(after_help = "Examples:
+  tandem sweep --grid deploy/sweep/grid.example.toml --data DIR --out OUT --dry-run
+  tandem sweep --grid grid.toml --config backtest.toml --data monday tuesday --out OUT
+  tandem sweep --grid grid.toml --data DIR --out OUT --shards 8 --shard 3
+  tandem sweep merge --out results.parquet OUT
+
+The same command goes on where it was: runs that ended are not made again. A run that fails is a row with its
+error. Exit code 5: some failed or were left; 1: some are void. deploy/sweep has Kubernetes and Ray.")]
+    Sweep(sweep::SweepArgs),
     /// What the venues say of our keys and of our orders.
     Keys {
         #[command(subcommand)]
@@ -521,6 +541,8 @@ fn dispatch(command: Command) -> Done {
         Command::Export(args) => export::run(&args),
         Command::Latency(args) => latency::run(&args),
         Command::Journal { command } => journal::run(&command),
+        Command::Backtest(args) => backtest::backtest(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Replay { path, verify: _, json } => replay_command(&path, json),
         Command::Keys { command } => keys::run(&command),
         Command::Alerts { command } => alerts::run(&command),

@@ -1,4 +1,4 @@
-//! `report`: one day for people: as text, as HTML, as JSON.
+//! `report`: one day, or one backtest, for people: as text, as HTML, as JSON.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +12,9 @@ use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
 use crate::config::Config;
 use crate::demo::{RunStats, percentiles};
 use crate::records::Origin;
+use crate::reports::backtest::{self, BacktestReportError, Found};
 use crate::reports::daily::{self, Daily, StageLine};
+use crate::reports::drift::{self, DriftError, Side};
 use crate::reports::page;
 use crate::reports::period::{DAY_NS, read_day};
 use crate::reports::sheet::{SheetError, Whole};
@@ -27,6 +29,71 @@ pub enum ReportCommand {
   tandem report daily --day 2026-11-29 --html report.html
   tandem report daily --journal /var/lib/tandem/archive --day 2026-11-29 --json")]
     Daily(DailyArgs),
+    /// A backtest: verdict, what a millisecond is worth, result, opportunities, lateness, inventory.
+    #[command(after_help = "Examples:
+  tandem report backtest out                         the figures on one line each
+  tandem report backtest out --html report.html      one page that needs nothing else
+  tandem report backtest out --html report.html --out-json report.json --force
+
+DIR is what `tandem backtest --out DIR` wrote. Every number of the page is in the JSON, with the query that gives
+it from outcome.json and sensitivity.json. Exit code 1: the run is void, something came from nowhere.")]
+    Backtest(BacktestArgs),
+    /// A live (or paper) journal beside the journal of its own backtest: every difference with its reason.
+    #[command(after_help = "Examples:
+  tandem backtest --data /var/lib/tandem/archive --out out --journal replayed
+  tandem report drift --live /var/lib/tandem/archive --replayed replayed
+  tandem report drift --live journal --replayed replayed --html drift.html --unexplained-max 3
+
+Rounds are paired by cycle and time, orders by leg, fills by price. Exit code 1: more differences without a reason
+than --unexplained-max.")]
+    Drift(DriftArgs),
+}
+
+/// Which two journals.
+#[derive(Args, Debug)]
+pub struct DriftArgs {
+    /// What happened: a journal, an archive, or a journal's folder in one.
+    #[arg(long, value_name = "JOURNAL")]
+    live: PathBuf,
+    /// What the backtest of it says: what `tandem backtest --journal` wrote.
+    #[arg(long, value_name = "JOURNAL")]
+    replayed: PathBuf,
+    /// Two of a cycle this far apart in time are still one.
+    #[arg(long, value_name = "MS", default_value_t = drift::WINDOW_MS,
+        value_parser = clap::value_parser!(i64).range(0..=3_600_000))]
+    window_ms: i64,
+    /// So many differences may be without a reason.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    unexplained_max: u64,
+    /// Writes one self-contained HTML page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Replaces a page that is there.
+    #[arg(long, requires = "html")]
+    force: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which backtest, and in which form.
+#[derive(Args, Debug)]
+pub struct BacktestArgs {
+    /// Folder with outcome.json and, perhaps, sensitivity.json.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Writes one self-contained HTML page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Writes every figure of the page as JSON.
+    #[arg(long, value_name = "FILE")]
+    out_json: Option<PathBuf>,
+    /// Replaces files that are there.
+    #[arg(long)]
+    force: bool,
+    /// Prints the figures as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which day, and in which form.
@@ -53,7 +120,74 @@ pub struct DailyArgs {
 
 /// `tandem report …`.
 pub fn run(command: &ReportCommand) -> Done {
-    let ReportCommand::Daily(args) = command;
+    match command {
+        ReportCommand::Daily(args) => day(args),
+        ReportCommand::Backtest(args) => of_backtest(args),
+        ReportCommand::Drift(args) => of_drift(args),
+    }
+}
+
+fn of_drift(args: &DriftArgs) -> Done {
+    let read = |which: &'static str, path: &PathBuf| {
+        Side::read(path).map_err(|error| Failure::unreachable(DriftError::Read { which, error }))
+    };
+    let whole = args.html.as_ref().map(|path| Whole::begin(path, args.force));
+    let whole = whole.transpose().map_err(refused)?;
+    let (live, replayed) = (read("--live", &args.live)?, read("--replayed", &args.replayed)?);
+    let report = drift::drift(&live, &replayed, args.window_ms).map_err(Failure::usage)?;
+    let page = drift::page(&report);
+    if let (Some((whole, mut file)), Some(path)) = (whole, &args.html) {
+        file.write_all(page::html(&page).as_bytes())
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        whole.finish(&file).map_err(refused)?;
+    }
+    match (args.json, &args.html) {
+        (true, _) => print_json(&report),
+        (false, Some(path)) => print(format_args!(
+            "{}: {} differences without a reason",
+            path.display(),
+            report.unexplained
+        )),
+        (false, None) => print(page::text(&page).trim_end()),
+    }
+    Ok(if report.unexplained <= args.unexplained_max { Outcome::Ok } else { Outcome::Failed })
+}
+
+fn of_backtest(args: &BacktestArgs) -> Done {
+    let found = Found::read(&args.dir).map_err(|error| match error {
+        BacktestReportError::Io { .. } => Failure::unreachable(error),
+        BacktestReportError::Form { .. } => Failure::failed(error),
+    })?;
+    let report = backtest::report(&found);
+    let json = serde_json::to_string_pretty(&report).map_err(Failure::failed)?;
+    for (path, text) in [(&args.html, &report.html), (&args.out_json, &json)] {
+        let Some(path) = path else { continue };
+        let (whole, mut file) = Whole::begin(path, args.force).map_err(refused)?;
+        file.write_all(text.as_bytes())
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        whole.finish(&file).map_err(refused)?;
+    }
+    if args.json {
+        print_json(&report);
+    } else if args.html.is_none() && args.out_json.is_none() {
+        if !report.is_conserved {
+            print("VOID: this run does not add up; none of its figures can be believed");
+        }
+        for figure in &report.figures {
+            if let Some(shown) = &figure.shown {
+                let shown: String = shown.chars().filter(|c| !c.is_control()).collect();
+                print(format_args!("{}: {shown}", figure.title));
+            }
+        }
+    } else {
+        for path in args.html.iter().chain(&args.out_json) {
+            print(path.display());
+        }
+    }
+    Ok(if report.is_conserved { Outcome::Ok } else { Outcome::Failed })
+}
+
+fn day(args: &DailyArgs) -> Done {
     let config = match &args.journal {
         Some(_) => None,
         None => Some(args.config.load()?),

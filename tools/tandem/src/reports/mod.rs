@@ -6,7 +6,9 @@
 //!
 //! Not here: the command line (`crate::cli`), where records are (`crate::records`).
 
+pub mod backtest;
 pub mod daily;
+pub mod drift;
 pub mod exact;
 pub mod exports;
 pub mod fills;

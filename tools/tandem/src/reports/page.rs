@@ -456,7 +456,7 @@ fn text_table(out: &mut String, table: &TableText) {
 }
 
 /// Text in HTML, in an element or an attribute.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -472,7 +472,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1b1f24;--faint:#57606a;--paper:#fff;--line:#d0d7de;--band:#f6f8fa}
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--faint:#9aa5b1;--paper:#0d1117;--line:#30363d;--band:#161b22}}
 body{margin:0 auto;padding:1rem;max-width:80rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}

@@ -167,6 +167,15 @@ impl Journal {
                         0 => side.remove(&a),
                         qty => side.insert(a, qty),
                     };
+                    // A feed tells its window: what falls out of it is not told to be gone.
+                    let window = self.run.as_ref().map_or(usize::MAX, |run| run.window_levels);
+                    while window < side.len() {
+                        if c == 0 {
+                            side.pop_first()
+                        } else {
+                            side.pop_last()
+                        };
+                    }
                 }
             }
             (2, Some(sides)) => *sides = Default::default(),
