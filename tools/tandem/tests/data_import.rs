@@ -270,6 +270,7 @@ fn arrays_are_read_with_tick_and_lot() {
         let steps = ["--tick", "binance:BTCUSDT=0.1", "--lot", "binance:BTCUSDT=0.01"];
         let report = must(&[&words[..], &steps].concat());
         assert_eq!(report["files"][0]["rounded"], 1, "{name}: {report}");
+        assert_eq!(report["files"][0]["passed_over"], 1, "{name}: {report}");
         let books = data_support::books(&to);
         let told: Vec<_> = books.0["binance:BTCUSDT"].iter().map(|(_, book)| book).collect();
         let text: Vec<String> = told

@@ -62,6 +62,8 @@ pub struct FileReport {
     pub venue_unordered: Finding,
     /// Floats that stood a little off a decimal.
     pub rounded: u64,
+    /// Rows that say again what others say, in the exchange's order: passed over.
+    pub passed_over: u64,
     /// Rows of books of which no snapshot was seen yet: left out.
     pub before_snapshot: u64,
 }

@@ -100,7 +100,7 @@ pub struct Events {
     row: u64,
     rounded: u64,
     /// Events for the exchange alone.
-    pub passed_over: u64,
+    passed_over: u64,
 }
 
 /// Returns the entry of a npz that has events.
@@ -273,6 +273,10 @@ impl Rows for Events {
 
     fn snapshots_replace(&self) -> bool {
         false
+    }
+
+    fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     fn rounded(&self) -> u64 {

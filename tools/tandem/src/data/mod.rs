@@ -366,6 +366,7 @@ fn check(
         checker.take(instrument, &row);
     }
     checker.report.rounded = rows.rounded();
+    checker.report.passed_over = rows.passed_over();
     match venue {
         Some(venue) => Ok((checker.report, venue)),
         None => Err(DataError::file(&input.path, "has no rows", "leave it out")),
@@ -411,6 +412,7 @@ fn notes(notes: &mut Vec<String>, files: &[FileReport], formats: &[Format], opti
             tell(file.repeated.count, "rows that were told a second time were left out");
         }
         tell(file.before_snapshot, "rows of a book before its first snapshot were left out");
+        tell(file.passed_over, "rows of the exchange's order alone were passed over");
         tell(file.rounded, "floats stood a rounding off their decimals");
         tell(file.venue_unordered.count, "rows go back in time by the venue's own clock");
         if *format == Format::BinanceCsv {

@@ -134,6 +134,11 @@ pub trait Rows {
         true
     }
 
+    /// Returns how many rows only say again, in another order, what others say, and were passed over.
+    fn passed_over(&self) -> u64 {
+        0
+    }
+
     /// Returns how many floats were no decimals and were rounded to the nearest.
     fn rounded(&self) -> u64 {
         0
