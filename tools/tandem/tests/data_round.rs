@@ -96,6 +96,39 @@ fn recorded_tapes_come_back() {
     round(&scratch, &journal, "tape", &["--correct-clocks"]);
 }
 
+/// What cannot be exported is said with the right exit code, and nothing is left behind.
+#[test]
+fn exports_are_whole_or_not_there() {
+    let scratch = Scratch::new("round-refused");
+    let journal = scratch.path("journal");
+    let words = ["journal", "generate", "--to", &journal, "--records", "5000", "--json"];
+    let generated = must(&words);
+    let (lake, back) = (scratch.path("lake"), scratch.path("back"));
+    must(&["journal", "export", &journal, "--out", &lake, "--format", "parquet"]);
+    let report = must(&["journal", "import", "--to", &back, &lake, "--json"]);
+    assert_eq!(report["opportunities"], generated["opportunities"]);
+    let (none, new) = (scratch.path("none"), scratch.path("new"));
+    for (words, wanted, says) in [
+        (vec!["export", &journal, "--out", &lake, "--format", "csv"], 2, "is there already"),
+        (vec!["export", &none, "--out", &new, "--format", "csv"], 3, "no journal here"),
+        (vec!["export", &journal, "--out", &new, "--format", "xml"], 2, "possible values"),
+        (vec!["import", &journal, "--to", &new, "--from=tardis"], 1, "is a directory"),
+        (vec!["import", &journal, "--to", &new, "--from=parquet"], 1, "kind=record"),
+    ] {
+        let output = tandem(&[&["journal"][..], &words].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), wanted, "{words:?}: {text}");
+        assert!(text.contains(says), "{words:?}: {text}");
+    }
+    // A record that is missing is no journal.
+    let parts = format!("{lake}/day=2026-01-01/venue=kraken/kind=record");
+    std::fs::remove_dir_all(&parts).unwrap();
+    let output = tandem(&["journal", "import", "--to", &new, &lake]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 1 && text.contains("is expected"), "{text}");
+    assert_eq!(scratch.names(), ["back", "journal", "lake"]);
+}
+
 /// Days are folders; a journal over some of them comes back in its order.
 #[test]
 fn days_are_folders() {

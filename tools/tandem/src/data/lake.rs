@@ -13,12 +13,16 @@ use std::path::{Path, PathBuf};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Row, RowAccessor};
-use tandem_core::record::{Record, flag};
+use tandem_core::record::{Kind, Record, flag};
+use tandem_core::report::{Opportunity, Phase};
 
 use super::error::{DataError, Place};
 use super::export::lake::{RAW, RECORD};
 use super::recorder::{self, Recorded};
 use crate::reports::sheet::Holds;
+
+/// Records of a group that can be one.
+const GROUP_MAX: usize = 16;
 
 /// Returns whether a directory is an export in Parquet.
 #[must_use]
@@ -169,7 +173,7 @@ pub fn import(root: &Path, to: &Path) -> Result<Recorded, DataError> {
         return Err(DataError::file(root, found, "give a directory that --format parquet made"));
     }
     let mut journal = recorder::journal(to)?;
-    let mut recorded = Recorded::default();
+    let (mut recorded, mut group) = (Recorded::default(), Vec::new());
     while let Some(Reverse((seq, idx))) = queue.pop() {
         let Some(record) = heads[idx].take() else { continue };
         let wanted = journal.next_seq();
@@ -180,9 +184,27 @@ pub fn import(root: &Path, to: &Path) -> Result<Recorded, DataError> {
         recorded.records += 1;
         let is_message = record.has(flag::LAST) && !record.has(flag::OUTPUT);
         recorded.messages += u64::from(is_message);
+        count(&mut group, &record, &mut recorded);
         heads[idx] = chains[idx].next()?;
         queue.extend(heads[idx].map(|record| Reverse((record.seq, idx))));
     }
     journal.close()?;
     Ok(recorded)
+}
+
+/// Counts an opportunity when the group that opens it is whole.
+fn count(group: &mut Vec<Record>, record: &Record, recorded: &mut Recorded) {
+    if record.kind() != Some(Kind::Opportunity) {
+        return;
+    }
+    if record.part == 0 || GROUP_MAX <= group.len() {
+        group.clear();
+    }
+    group.push(*record);
+    if !record.has(flag::MORE)
+        && let Some(told) = Opportunity::decode(group)
+        && told.phase == Phase::Open
+    {
+        recorded.opportunities[told.kind as usize - 1] += 1;
+    }
 }
