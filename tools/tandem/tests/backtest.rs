@@ -188,3 +188,49 @@ fn what_is_wrong_is_named() {
     let records = |found: &Value| found["data"]["records"].as_u64().unwrap();
     assert_eq!(records(&twice), 2 * records(&first));
 }
+
+/// A demo's journal without latency and competition, beside what it really traded: each difference has its reason, and
+/// the error of the simulation is told. Then as the shipped file has it, with the latencies of its own orders.
+#[test]
+fn a_demo_beside_its_own_replay() {
+    let dir = RunDir::new("backtest-demo");
+    let run = dir.path().join("run").display().to_string();
+    let said = say(&dir, &["demo", "--for", "12s", "--seed", "9", "--json", "--dir", &run]);
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+    let journal = format!("{run}/journal");
+    let config = dir.path().join("ideal.toml").display().to_string();
+    let venue = |name| format!("[venue.{name}]\nvenue_time = \"engine\"\n");
+    let venues: String = ["binance", "coinbase", "kraken"].map(venue).concat();
+    let ideal = format!(
+        "arm = \"recorded\"\nlatency_ppm = 0\ndecision_us = 0\nrecovery_ms = 0\n[competition]\nshare_ppm = 0\n{venues}"
+    );
+    fs::write(&config, ideal).unwrap();
+    for how in [vec!["--backtest", &config], Vec::new()] {
+        let mut words = vec!["report", "drift", "--live", &journal, "--json"];
+        words.extend(&how);
+        let said = say(&dir, &words);
+        let drift: Value = serde_json::from_slice(&said.stdout).unwrap();
+        let (live, replayed) = (&drift["live"], &drift["replayed"]);
+        println!(
+            "figure BT-03 {how:?}: live {} rounds, {}; replayed {} rounds, {}; both {}; unexplained {} ({}); {}",
+            live["rounds"],
+            live["result"],
+            replayed["rounds"],
+            replayed["result"],
+            drift["rounds_matched"],
+            drift["unexplained"],
+            drift["unexplained_money"],
+            drift["calibration"]
+        );
+        for reason in drift["reasons"].as_array().unwrap() {
+            println!("  {reason}");
+        }
+        assert!(10 < live["rounds"].as_u64().unwrap() && 10 < replayed["rounds"].as_u64().unwrap());
+        assert!(0 < drift["rounds_matched"].as_u64().unwrap());
+        assert_eq!(
+            (said.status.code(), &drift["unexplained"]),
+            (Some(0), &Value::from(0)),
+            "{drift}"
+        );
+    }
+}

@@ -102,6 +102,16 @@ pub fn load(path: &Path) -> Result<Config, BacktestError> {
     toml::from_str(&text).map_err(|error| wrong(with_nearest_key(&error.to_string())))
 }
 
+/// What a live day's own replay assumes: `deploy/drift.toml`.
+pub fn drift_config() -> Result<Config, BacktestError> {
+    toml::from_str(include_str!("../../../../deploy/drift.toml")).map_err(
+        |error: toml::de::Error| BacktestError::Config {
+            path: PathBuf::from("deploy/drift.toml"),
+            detail: error.to_string(),
+        },
+    )
+}
+
 /// What is done beside the simulation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -247,6 +257,11 @@ impl Recording {
         for (name, model) in &mut config.venue {
             for (key, latency) in [("entry", &mut model.entry), ("response", &mut model.response)] {
                 let Latency::Recorded { correlation_ppm, shift_us } = *latency else { continue };
+                if !self.setup.listings.iter().any(|listing| listing.venue == *name) {
+                    // No order ever goes there.
+                    *latency = Latency::Constant { us: 0 };
+                    continue;
+                }
                 let samples = venue_named(name).map(|venue| &ways[venue.idx()]);
                 let samples_us = samples.filter(|s| !s.is_empty()).cloned().ok_or_else(|| {
                     let why = "the recording has no acknowledged order there: give another model";
@@ -289,6 +304,16 @@ impl Recording {
 
     /// Runs a configuration over the data.
     pub fn run(&self, config: &Config, options: &Options) -> Result<Run, BacktestError> {
+        self.run_told(config, options, &mut |_| {})
+    }
+
+    /// The same, and `each` gets every record that the run's journal has or would have.
+    pub fn run_told(
+        &self,
+        config: &Config,
+        options: &Options,
+        each: &mut dyn FnMut(&Record),
+    ) -> Result<Run, BacktestError> {
         let config = &self.resolved(config)?;
         let table = Table::build(self.effective(config)?, "the backtest's configuration")?;
         let trading = table.trading().map_err(TableError::from)?;
@@ -324,6 +349,7 @@ impl Recording {
             Some(path) => Some(Sheets::begin(path, &plan)?),
         };
         let mut record = |record: &Record| {
+            each(record);
             if let Some(journal) = &mut journal {
                 journal.append(record);
             }
@@ -334,7 +360,7 @@ impl Recording {
             }
         };
         let told = Told {
-            record: options.journal.is_some().then_some(&mut record),
+            record: Some(&mut record),
             look: options.counterfactual.is_some().then_some(&mut look),
         };
         let outcome = tandem_backtest::run(&plan, source, told)?;
