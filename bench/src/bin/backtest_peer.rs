@@ -205,11 +205,18 @@ type L2Asset = Asset<
 >;
 
 fn one(dir: &Path, meta: &Value, reading: Reading) -> Result<Value, Box<dyn Error>> {
-    let mut backtest = Backtest::builder()
-        .add_asset(asset(dir, 0, meta, reading)?)
-        .add_asset(asset(dir, 1, meta, reading)?)
-        .build()?;
+    let build = || -> Result<Backtest<ROIVectorMarketDepth>, Box<dyn Error>> {
+        let assets = [asset(dir, 0, meta, reading)?, asset(dir, 1, meta, reading)?];
+        let builder = assets.into_iter().fold(Backtest::builder(), |all, one| all.add_asset(one));
+        Ok(builder.build()?)
+    };
+    let ready = (reading == Reading::Before).then(build).transpose()?;
     let (begun, cpu_begun) = (Instant::now(), cpu_seconds()?);
+    let mut backtest = match ready {
+        Some(backtest) => backtest,
+        // It reads its first files when it is built.
+        None => build()?,
+    };
     let (mut wakes, mut crossed) = (0u64, 0u64);
     // A day without any event is the end.
     while backtest.wait_next_feed(true, 86_400_000_000_000)? != ElapseResult::EndOfData {

@@ -17,7 +17,7 @@ use crate::config::Config;
 pub const FORMAT: u32 = 1;
 
 /// The result of one run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// [`FORMAT`].
     pub format: u32,

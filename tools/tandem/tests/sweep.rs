@@ -93,25 +93,7 @@ fn stand_in(job: &Job) -> Result<Outcome, String> {
             fills: found % 1_000,
             ..Summary::default()
         },
-        conservation: Vec::new(),
-        equity: Vec::new(),
-        by_venue: BTreeMap::new(),
-        by_instrument: BTreeMap::new(),
-        by_kind: BTreeMap::new(),
-        by_route: BTreeMap::new(),
-        by_hour: BTreeMap::new(),
-        funnel: outcome::Funnel::default(),
-        edges: Vec::new(),
-        lives: Vec::new(),
-        decay: Vec::new(),
-        value_of_ms: BTreeMap::new(),
-        capture: Vec::new(),
-        inventory: BTreeMap::new(),
-        one_leg: outcome::OneLeg::default(),
-        venues: BTreeMap::new(),
-        levels: BTreeMap::new(),
-        resting: Vec::new(),
-        calibration: None,
+        ..Outcome::default()
     };
     Ok(outcome)
 }
