@@ -140,6 +140,8 @@ pub enum Reason {
     Balances,
     /// The books showed other prices when it was decided.
     BookAtDecision,
+    /// It was decided at another moment.
+    OtherMoment,
     /// The order was another one, for a reason of its round.
     OtherOrder,
     /// Refused on one side.
@@ -185,6 +187,7 @@ impl Reason {
             Reason::Stage => "stage",
             Reason::Balances => "balances",
             Reason::BookAtDecision => "book_at_decision",
+            Reason::OtherMoment => "other_moment",
             Reason::OtherOrder => "other_order",
             Reason::Rejected => "rejected",
             Reason::Unknown => "unknown",
@@ -222,6 +225,7 @@ impl Reason {
             Reason::Stage => "over on one side alone",
             Reason::Balances => "balances did not cover the same size",
             Reason::BookAtDecision => "the books showed other prices when it was decided",
+            Reason::OtherMoment => "decided at another moment",
             Reason::OtherOrder => "the order was another one, see its round",
             Reason::Rejected => "refused on one side",
             Reason::Unknown => "outcome unknown on one side",
@@ -454,8 +458,8 @@ pub fn page(drift: &Drift) -> Page {
         tables,
     };
     let notes = vec![verdict, format!("Live less replayed: {} {asset}.", drift.difference)];
-    let note = "A round that both entered has its money at its first cause; what follows from that is told and \
-                counted with nothing. Opportunities have no money: none was earned with them.";
+    let note = "A round that both entered has its money at its fees, where these differ, and the rest at its first \
+                other cause; what follows from that is told and counted with nothing. Opportunities have no money: none was earned with them.";
     Page {
         title: "Drift: live beside its own backtest".to_owned(),
         notes,
