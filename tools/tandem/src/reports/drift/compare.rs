@@ -25,6 +25,8 @@ use crate::trades::{End, Order};
 const LATENCY_NS: i64 = 200_000;
 /// How long what an own order took is missed: the book shows it anew after that.
 const OWN_NS: i64 = 2_000_000_000;
+/// How long it may be missed where a level is not shown anew.
+const LONG_OWN_NS: i64 = 60_000_000_000;
 /// What names the limits that size an order.
 const SIZING: [&str; 8] = [
     "notional_max",
@@ -333,15 +335,25 @@ impl Compared<'_> {
                         self.px(r.instrument, r.best_px.0)
                     ),
                 ),
-                Some((l, r)) => Found::unexplained(format!(
-                    "{}: {} at {} live, {} at {} replayed, of the same best price",
-                    self.symbol(l.instrument),
-                    self.qty(l.instrument, l.qty.0),
-                    self.px(l.instrument, l.px.0),
-                    self.qty(r.instrument, r.qty.0),
-                    self.px(r.instrument, r.px.0)
-                )),
-                None => Found::unexplained("the same orders were worth another gain".to_owned()),
+                _ if live.buffers_ppm != replayed.buffers_ppm => Found::new(
+                    Reason::Staleness,
+                    format!("{} ppm live, {} ppm replayed", live.buffers_ppm, replayed.buffers_ppm),
+                ),
+                Some((l, r)) => {
+                    let detail = format!(
+                        "{}: {} at {} live, {} at {} replayed, of the same best price",
+                        self.symbol(l.instrument),
+                        self.qty(l.instrument, l.qty.0),
+                        self.px(l.instrument, l.px.0),
+                        self.qty(r.instrument, r.qty.0),
+                        self.px(r.instrument, r.px.0)
+                    );
+                    self.long_ago(&instruments, live.first_ns, detail)
+                }
+                None => {
+                    let detail = "the same orders were worth another gain".to_owned();
+                    self.long_ago(&instruments, live.first_ns, detail)
+                }
             });
         let place = self.route(live);
         self.tell(What::Opportunity, Only::Both, live.first_ns, place, found, 0);
@@ -360,7 +372,7 @@ impl Compared<'_> {
                 let found = self.absent(only, seen.cycle, &instruments, seen.first_ns);
                 found.unwrap_or_else(|| {
                     let detail = "not seen there, and nothing that was told stands against it";
-                    Found::unexplained(detail.to_owned())
+                    self.long_ago(&instruments, seen.first_ns, detail.to_owned())
                 })
             }
         };
@@ -387,22 +399,33 @@ impl Compared<'_> {
         if let Some(detail) = self.settings() {
             return Some(Found::new(Reason::Settings, detail));
         }
-        for instrument in instruments {
-            let from = ns.saturating_sub(OWN_NS);
-            let to = ns.saturating_sub(1);
+        self.own(instruments, ns, OWN_NS).map(|detail| Found::new(Reason::OwnOrders, detail))
+    }
+
+    /// What own orders took differently of some instruments before a time.
+    fn own(&self, instruments: &[u16], ns: i64, within_ns: i64) -> Option<String> {
+        let (from, to) = (ns.saturating_sub(within_ns), ns.saturating_sub(1));
+        let differs = instruments.iter().find_map(|instrument| {
             let taken = |side: &Side| side.taken(*instrument, from, to);
             let (live, replayed) = (taken(self.live), taken(self.replayed));
-            if live != replayed {
-                let detail = format!(
-                    "{}: own orders had taken {} live, {} replayed",
-                    self.symbol(*instrument),
-                    self.qty(*instrument, live),
-                    self.qty(*instrument, replayed)
-                );
-                return Some(Found::new(Reason::OwnOrders, detail));
-            }
+            (live != replayed).then_some((*instrument, live, replayed))
+        });
+        differs.map(|(instrument, live, replayed)| {
+            format!(
+                "{}: own orders had taken {} live, {} replayed",
+                self.symbol(instrument),
+                self.qty(instrument, live),
+                self.qty(instrument, replayed)
+            )
+        })
+    }
+
+    /// The last that is asked: own orders long ago, of levels that were not shown anew.
+    fn long_ago(&self, instruments: &[u16], ns: i64, otherwise: String) -> Found {
+        match self.own(instruments, ns, LONG_OWN_NS) {
+            Some(detail) => Found::new(Reason::OwnOrdersLong, detail),
+            None => Found::unexplained(otherwise),
         }
-        None
     }
 
     /// Which settings of detection differ.
@@ -555,7 +578,13 @@ impl Compared<'_> {
             let detail = format!("there {others} other cycles were tried in that step");
             return Found::new(Reason::Outranked, detail);
         }
-        Found::unexplained("no round there, and nothing that was told stands against it".to_owned())
+        let detail = "no round there, and nothing that was told stands against it".to_owned();
+        // Where it was seen as well, older orders have nothing to do with it.
+        if first.is_some() {
+            Found::unexplained(detail)
+        } else {
+            self.long_ago(&instruments, ns, detail)
+        }
     }
 
     fn round_of_both(&mut self, live: &RoundStory, replayed: &RoundStory) {

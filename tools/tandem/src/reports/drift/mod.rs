@@ -126,6 +126,10 @@ pub enum Reason {
     Limits,
     /// Own orders had taken different depth before.
     OwnOrders,
+    /// The same in the minute before, of levels that were not shown anew.
+    OwnOrdersLong,
+    /// The data was of another age.
+    Staleness,
     /// Another cycle took it.
     OtherCycle,
     /// The other side tried other cycles in that step.
@@ -179,6 +183,8 @@ impl Reason {
             Reason::Settings => "settings",
             Reason::Limits => "limits",
             Reason::OwnOrders => "own_orders",
+            Reason::OwnOrdersLong => "own_orders_earlier",
+            Reason::Staleness => "staleness",
             Reason::OtherCycle => "other_cycle",
             Reason::Halted => "halted",
             Reason::Outranked => "outranked",
@@ -217,6 +223,8 @@ impl Reason {
             Reason::Settings => "settings of the engine differ",
             Reason::Limits => "limits differ",
             Reason::OwnOrders => "own orders had taken other depth before",
+            Reason::OwnOrdersLong => "own orders had taken other depth in the minute before",
+            Reason::Staleness => "the data was of another age",
             Reason::OtherCycle => "another cycle took it on the other side",
             Reason::Halted => "an instrument was halted by a control on the other side",
             Reason::Outranked => "the other side tried other cycles in that step",

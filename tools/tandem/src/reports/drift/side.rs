@@ -35,6 +35,8 @@ pub struct Seen {
     pub last_ns: i64,
     /// Net gain when it was first seen, of its start asset.
     pub net: i64,
+    /// Buffers charged then, ppm: slippage, basis, and the age of the data.
+    pub buffers_ppm: i64,
     /// Orders that would have taken it then.
     pub legs: Vec<LegReport>,
 }
@@ -304,6 +306,7 @@ impl Reader {
                 first_ns: told.first_ns,
                 last_ns: told.last_ns,
                 net: told.net.0,
+                buffers_ppm: told.buffers_ppm,
                 legs: told.legs().to_vec(),
             });
             seen.last_ns = seen.last_ns.max(told.last_ns);
