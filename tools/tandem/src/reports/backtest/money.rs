@@ -322,7 +322,7 @@ fn hours(doc: &mut Doc, outcome: &Outcome) {
     }
     let table = bucket_table(doc, "Hour", "by_hour", of);
     let by_value = |pick: fn(&(usize, i64), &(usize, i64)) -> std::cmp::Ordering| {
-        of.values().map(|b| b.pnl).enumerate().max_by(|a, b| pick(a, b))
+        of.values().map(|b| b.pnl).enumerate().max_by(pick)
     };
     let best = by_value(|a, b| a.1.cmp(&b.1));
     let worst = by_value(|a, b| b.1.cmp(&a.1));

@@ -190,7 +190,7 @@ fn robust(doc: &mut Doc, pnl: i64, sensitivity: Option<&[Sensitivity]>) -> Strin
             )
         };
         let suffix = if axis == "latency" { "times what was assumed" } else { "%" };
-        match (bad, of().last()) {
+        match (bad, of().next_back()) {
             (Some(bad), _) => {
                 let text = word(doc, bad, "where it stops paying");
                 parts.push(format!("at a {what} of {text} {suffix} it no longer pays"));

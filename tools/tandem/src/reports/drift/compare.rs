@@ -543,29 +543,8 @@ impl Compared<'_> {
         if let Some(found) = self.absent(only, report.cycle, &instruments, ns) {
             return found;
         }
-        // Another cycle through one of the same books, at the same time, in its place.
-        let near =
-            |one: &&RoundStory| one.report.opened_ns.abs_diff(ns) <= self.window_ns.unsigned_abs();
-        let shares = |one: &&RoundStory| {
-            one.report.cycle != report.cycle
-                && one.report.legs().iter().any(|leg| {
-                    report
-                        .legs()
-                        .iter()
-                        .any(|l| (l.instrument, l.action) == (leg.instrument, leg.action))
-                })
-        };
-        let own: Vec<(u32, i64)> =
-            self.side(only).rounds.iter().map(|r| (r.report.cycle, r.report.opened_ns)).collect();
-        let is_new = |one: &&RoundStory| {
-            !own.iter().any(|(cycle, at)| {
-                *cycle == one.report.cycle
-                    && at.abs_diff(one.report.opened_ns) <= self.window_ns.unsigned_abs()
-            })
-        };
-        if let Some(one) = other.rounds.iter().filter(near).filter(shares).find(is_new) {
-            let detail = format!("there {} took it", self.round_place(one));
-            return Found::new(Reason::OtherCycle, detail);
+        if let Some(found) = self.instead(only, round) {
+            return found;
         }
         // A step tries few cycles: what ranked lower was not tried, and nothing is told of that.
         let (from, to) = (ns.saturating_sub(self.window_ns), ns.saturating_add(self.window_ns));
@@ -585,6 +564,29 @@ impl Compared<'_> {
         } else {
             self.long_ago(&instruments, ns, detail)
         }
+    }
+
+    /// Another cycle through one of the same books, at the same time, in its place.
+    fn instead(&self, only: Only, round: &RoundStory) -> Option<Found> {
+        let report = &round.report;
+        let around = |side: &'_ Side, ns: i64| -> Vec<u32> {
+            let (from, to) = (ns.saturating_sub(self.window_ns), ns.saturating_add(self.window_ns));
+            side.rounds_between(from, to).iter().map(|round| round.report.cycle).collect()
+        };
+        let legs = || report.legs().iter().map(|leg| (leg.instrument, leg.action));
+        let is_instead = |one: &&RoundStory| {
+            let mut theirs = one.report.legs().iter().map(|leg| (leg.instrument, leg.action));
+            one.report.cycle != report.cycle
+                && theirs.any(|leg| legs().any(|own| own == leg))
+                && !around(self.side(only), one.report.opened_ns).contains(&one.report.cycle)
+        };
+        let (from, to) = (
+            report.opened_ns.saturating_sub(self.window_ns),
+            report.opened_ns.saturating_add(self.window_ns),
+        );
+        let one = self.other(only).rounds_between(from, to).iter().find(is_instead)?;
+        let detail = format!("there {} took it", self.round_place(one));
+        Some(Found::new(Reason::OtherCycle, detail))
     }
 
     fn round_of_both(&mut self, live: &RoundStory, replayed: &RoundStory) {

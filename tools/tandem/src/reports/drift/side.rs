@@ -157,8 +157,19 @@ impl Side {
     /// Returns an opportunity of a cycle that was there between two times.
     #[must_use]
     pub fn seen_between(&self, cycle: u32, from_ns: i64, to_ns: i64) -> Option<&Seen> {
-        let all = self.by_cycle.get(&cycle)?.iter().filter_map(|idx| self.seen.get(*idx));
-        all.take_while(|seen| seen.first_ns <= to_ns).filter(|seen| from_ns <= seen.last_ns).last()
+        let all = self.by_cycle.get(&cycle)?;
+        let first = |idx: &usize| self.seen.get(*idx).is_some_and(|seen| seen.first_ns <= to_ns);
+        // A cycle has one opportunity at a time: the last that had begun lasted longest.
+        let last = all.get(all.partition_point(first).checked_sub(1)?)?;
+        self.seen.get(*last).filter(|seen| from_ns <= seen.last_ns)
+    }
+
+    /// Returns the rounds that were opened between two times.
+    #[must_use]
+    pub fn rounds_between(&self, from_ns: i64, to_ns: i64) -> &[RoundStory] {
+        let first = self.rounds.partition_point(|round| round.report.opened_ns < from_ns);
+        let last = self.rounds.partition_point(|round| round.report.opened_ns <= to_ns);
+        self.rounds.get(first..last).unwrap_or_default()
     }
 
     /// Returns the taker's fee of an instrument at a time, ppm.
