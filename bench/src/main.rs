@@ -11,7 +11,8 @@
 //! | [`detect`] | a best-price change to a decision | two exact multiplications a pair |
 //! | [`replay`] | records a second through the engine | a pass over the records |
 //!
-//! Read [`harness`] first: it says what a figure is.
+//! Read [`harness`] first: it says what a figure is. Whole backtests are processes of their own, for their memory is
+//! measured too: `bench/backtest/run` puts `tandem backtest` beside hftbacktest.
 
 mod book;
 mod captures;

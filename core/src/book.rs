@@ -152,6 +152,22 @@ impl Book {
         }
     }
 
+    /// Takes a quantity off a level; one that has no more than that goes. A price without a level is none.
+    #[inline]
+    pub fn lower(&mut self, side: Side, px: Px, by: Qty) {
+        let levels = &mut self.sides[side.idx()];
+        let at = find(levels, side, px);
+        let Some(level) = at.checked_sub(1).map(|below| &mut levels[below]) else { return };
+        if level.px != px {
+            return;
+        }
+        if by < level.qty {
+            level.qty = Qty(level.qty.0 - by.0);
+        } else {
+            levels.remove(at - 1);
+        }
+    }
+
     /// Makes `level` the best of its side: better levels are gone, it is inserted or updated. An empty
     /// side is `None`. This is what a venue's best-bid-ask message says. Returns whether the best of
     /// the side is another one than before.

@@ -34,19 +34,15 @@ struct Entry {
 #[derive(Debug)]
 pub struct Own {
     entries: Vec<Entry>,
-}
-
-impl Default for Own {
-    fn default() -> Own {
-        Own::new()
-    }
+    /// By instrument: how many of them. Nearly every record is about one that has none.
+    counts: Vec<u16>,
 }
 
 impl Own {
     /// Returns no taking; nothing is allocated afterwards.
     #[must_use]
-    pub fn new() -> Own {
-        Own { entries: Vec::with_capacity(ENTRIES) }
+    pub fn new(instrument_count: usize) -> Own {
+        Own { entries: Vec::with_capacity(ENTRIES), counts: alloc::vec![0; instrument_count] }
     }
 
     /// Returns whether nothing is taken.
@@ -58,9 +54,21 @@ impl Own {
     fn push(&mut self, entry: Entry) {
         if self.entries.len() == ENTRIES {
             let oldest = self.entries.iter().position(|e| e.ended_ns != 0).unwrap_or(0);
-            self.entries.remove(oldest);
+            let gone = self.entries.remove(oldest);
+            self.counts[usize::from(gone.instrument)] -= 1;
         }
+        self.counts[usize::from(entry.instrument)] += 1;
         self.entries.push(entry);
+    }
+
+    /// Keeps what `keeps` says.
+    fn retain(&mut self, mut keeps: impl FnMut(&mut Entry) -> bool) {
+        let counts = &mut self.counts;
+        self.entries.retain_mut(|entry| {
+            let stays = keeps(entry);
+            counts[usize::from(entry.instrument)] -= u16::from(!stays);
+            stays
+        });
     }
 
     /// Notes what an order will take if the book is what we see.
@@ -91,13 +99,13 @@ impl Own {
 
     /// Forgets what was expected of an order.
     pub fn forget(&mut self, run: u32, key: OrderKey) {
-        self.entries.retain(|entry| (entry.run, entry.key) != (run, key));
+        self.retain(|entry| (entry.run, entry.key) != (run, key));
     }
 
     /// Notes that an order ended having filled `filled`: the best levels gave it.
     pub fn ended(&mut self, run: u32, key: OrderKey, filled: Qty, now_ns: i64) {
         let mut rest = filled.0;
-        self.entries.retain_mut(|entry| {
+        self.retain(|entry| {
             if (entry.run, entry.key) != (run, key) || entry.ended_ns != 0 {
                 return true;
             }
@@ -110,7 +118,10 @@ impl Own {
 
     /// Notes that the venue showed a level anew, or everything where there is no price.
     pub fn shown(&mut self, instrument: u16, level: Option<(Side, Px)>, recv_ns: i64) {
-        self.entries.retain(|entry| {
+        if self.counts[usize::from(instrument)] == 0 {
+            return;
+        }
+        self.retain(|entry| {
             let is_meant = entry.instrument == instrument
                 && level.is_none_or(|level| level == (entry.side, entry.px));
             !(is_meant && entry.ended_ns != 0 && entry.ended_ns <= recv_ns)
@@ -119,7 +130,7 @@ impl Own {
 
     /// Forgets what ended before `before_ns`, and calls `each` with the instruments concerned.
     pub fn expire(&mut self, before_ns: i64, mut each: impl FnMut(u16)) {
-        self.entries.retain(|entry| {
+        self.retain(|entry| {
             let is_over = entry.ended_ns != 0 && entry.ended_ns < before_ns;
             if is_over {
                 each(entry.instrument);
@@ -142,22 +153,16 @@ impl Own {
     /// Makes an instrument's reduced depth right.
     pub fn rebuild(&self, market: &mut Market, instrument: u16) {
         let state = market.get_mut(instrument);
-        state.own = self.entries.iter().any(|entry| entry.instrument == instrument);
+        state.own = self.counts[usize::from(instrument)] != 0;
         if !state.own {
             return;
         }
         let (book, reduced) = (&state.book, &mut state.reduced);
         for side in Side::BOTH {
-            let is_ours = |entry: &Entry| (entry.instrument, entry.side) == (instrument, side);
-            if !self.entries.iter().any(is_ours) {
-                reduced.copy(side, book);
-                continue;
-            }
-            let left = book.levels(side).filter_map(|level| {
-                let qty = level.qty.0 - self.taken(instrument, side, level.px, None);
-                (0 < qty).then_some(crate::book::Level { qty: Qty(qty), ..level })
-            });
-            reduced.replace(side, left);
+            reduced.copy(side, book);
+        }
+        for entry in self.entries.iter().filter(|entry| entry.instrument == instrument) {
+            reduced.lower(entry.side, entry.px, entry.qty);
         }
     }
 }

@@ -231,7 +231,7 @@ impl Desk {
             orders: Orders::new(instruments),
             rounds: Rounds::new(limits.rounds_max),
             ledger: Ledger::new(assets, instruments),
-            own: Own::new(),
+            own: Own::new(instruments),
             paper: Paper::new(assets, u64::from(limits.run) << 32),
             page: LevelWord::PAUSED,
             raised: [None; 4],

@@ -26,7 +26,7 @@ use tandem_core::units::{Amount, parse_decimal};
 use tandem_feeds::tile::record_schema;
 use tandem_shm::{JournalError, JournalSpec, JournalWriter};
 
-use crate::config::venue_named;
+use crate::config::{venue_named, with_nearest_key};
 use crate::limits::Limits;
 use crate::records::Records;
 use crate::reports::period::Period;
@@ -99,7 +99,17 @@ fn refuse(key: impl Into<String>, why: impl Into<String>) -> BacktestError {
 pub fn load(path: &Path) -> Result<Config, BacktestError> {
     let wrong = |detail: String| BacktestError::Config { path: path.to_owned(), detail };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| wrong(error.to_string()))
+    toml::from_str(&text).map_err(|error| wrong(with_nearest_key(&error.to_string())))
+}
+
+/// What a live day's own replay assumes: `deploy/drift.toml`.
+pub fn drift_config() -> Result<Config, BacktestError> {
+    toml::from_str(include_str!("../../../../deploy/drift.toml")).map_err(
+        |error: toml::de::Error| BacktestError::Config {
+            path: PathBuf::from("deploy/drift.toml"),
+            detail: error.to_string(),
+        },
+    )
 }
 
 /// What is done beside the simulation.
@@ -247,6 +257,11 @@ impl Recording {
         for (name, model) in &mut config.venue {
             for (key, latency) in [("entry", &mut model.entry), ("response", &mut model.response)] {
                 let Latency::Recorded { correlation_ppm, shift_us } = *latency else { continue };
+                if !self.setup.listings.iter().any(|listing| listing.venue == *name) {
+                    // No order ever goes there.
+                    *latency = Latency::Constant { us: 0 };
+                    continue;
+                }
                 let samples = venue_named(name).map(|venue| &ways[venue.idx()]);
                 let samples_us = samples.filter(|s| !s.is_empty()).cloned().ok_or_else(|| {
                     let why = "the recording has no acknowledged order there: give another model";
@@ -289,6 +304,16 @@ impl Recording {
 
     /// Runs a configuration over the data.
     pub fn run(&self, config: &Config, options: &Options) -> Result<Run, BacktestError> {
+        self.run_told(config, options, &mut |_| {})
+    }
+
+    /// The same, and `each` gets every record that the run's journal has or would have.
+    pub fn run_told(
+        &self,
+        config: &Config,
+        options: &Options,
+        each: &mut dyn FnMut(&Record),
+    ) -> Result<Run, BacktestError> {
         let config = &self.resolved(config)?;
         let table = Table::build(self.effective(config)?, "the backtest's configuration")?;
         let trading = table.trading().map_err(TableError::from)?;
@@ -302,7 +327,17 @@ impl Recording {
             opening: self.opening(config, &table)?,
             plant: Plant::Nothing,
         };
-        let mut source = Window::new(Chain::new(&self.paths, options.repeat), options.period);
+        let (mut whole, mut cut);
+        let source: &mut dyn Source = match options.period {
+            Period::ALL => {
+                whole = Chain::new(&self.paths, options.repeat);
+                &mut whole
+            }
+            period => {
+                cut = Window::new(Chain::new(&self.paths, options.repeat), period);
+                &mut cut
+            }
+        };
         let begun = Instant::now();
         let mut journal =
             options.journal.as_deref().map(|to| Journal::create(to, &table)).transpose()?;
@@ -314,6 +349,7 @@ impl Recording {
             Some(path) => Some(Sheets::begin(path, &plan)?),
         };
         let mut record = |record: &Record| {
+            each(record);
             if let Some(journal) = &mut journal {
                 journal.append(record);
             }
@@ -324,10 +360,10 @@ impl Recording {
             }
         };
         let told = Told {
-            record: options.journal.is_some().then_some(&mut record),
+            record: Some(&mut record),
             look: options.counterfactual.is_some().then_some(&mut look),
         };
-        let outcome = tandem_backtest::run(&plan, &mut source, told)?;
+        let outcome = tandem_backtest::run(&plan, source, told)?;
         if let Some(journal) = journal {
             journal.close()?;
         }

@@ -43,7 +43,8 @@ pub struct BacktestArgs {
     json: bool,
 }
 
-fn failure(error: BacktestError) -> Failure {
+/// What a backtest's error ends a command with.
+pub(super) fn failure(error: BacktestError) -> Failure {
     match error {
         BacktestError::Journal { .. } => Failure::unreachable(error),
         BacktestError::Data { .. } => Failure::failed(error),

@@ -9,15 +9,18 @@ use tandem_shm::MetricValue;
 
 use super::latency::tiles;
 use super::{ConfigArg, Done, Failure, Outcome, print, print_json};
+use crate::backtest::{Options, Recording};
 use crate::config::Config;
 use crate::demo::{RunStats, percentiles};
 use crate::records::Origin;
 use crate::reports::backtest::{self, BacktestReportError, Found};
 use crate::reports::daily::{self, Daily, StageLine};
+use crate::reports::drift::side::Reader;
 use crate::reports::drift::{self, DriftError, Side};
 use crate::reports::page;
-use crate::reports::period::{DAY_NS, read_day};
+use crate::reports::period::{DAY_NS, Period, read_day};
 use crate::reports::sheet::{SheetError, Whole};
+use crate::table::Table;
 use crate::time::now_ns;
 
 /// Which report.
@@ -40,9 +43,12 @@ it from outcome.json and sensitivity.json. Exit code 1: the run is void, somethi
     Backtest(BacktestArgs),
     /// A live (or paper) journal beside the journal of its own backtest: every difference with its reason.
     #[command(after_help = "Examples:
-  tandem backtest --data /var/lib/tandem/archive --out out --journal replayed
-  tandem report drift --live /var/lib/tandem/archive --replayed replayed
-  tandem report drift --live journal --replayed replayed --html drift.html --unexplained-max 3
+  tandem report drift --live /var/lib/tandem/archive --day 2026-11-29 --html drift.html
+  tandem report drift --live journal --backtest my.toml --unexplained-max 3
+  tandem report drift --live journal --replayed replayed     what `tandem backtest --journal` wrote
+
+Without --replayed the replay is made here, as deploy/drift.toml says: armed when the run was, orders as slow as they
+were, nobody else in the way.
 
 Rounds are paired by cycle and time, orders by leg, fills by price. Exit code 1: more differences without a reason
 than --unexplained-max.")]
@@ -55,9 +61,15 @@ pub struct DriftArgs {
     /// What happened: a journal, an archive, or a journal's folder in one.
     #[arg(long, value_name = "JOURNAL")]
     live: PathBuf,
-    /// What the backtest of it says: what `tandem backtest --journal` wrote.
-    #[arg(long, value_name = "JOURNAL")]
-    replayed: PathBuf,
+    /// What the backtest of it says: what `tandem backtest --journal` wrote; without it one is made.
+    #[arg(long, value_name = "JOURNAL", conflicts_with_all = ["backtest", "day"])]
+    replayed: Option<PathBuf>,
+    /// What the replay assumes, in place of deploy/drift.toml.
+    #[arg(long, value_name = "FILE")]
+    backtest: Option<PathBuf>,
+    /// One day of the journal, YYYY-MM-DD in UTC.
+    #[arg(long)]
+    day: Option<String>,
     /// Two of a cycle this far apart in time are still one.
     #[arg(long, value_name = "MS", default_value_t = drift::WINDOW_MS,
         value_parser = clap::value_parser!(i64).range(0..=3_600_000))]
@@ -133,7 +145,16 @@ fn of_drift(args: &DriftArgs) -> Done {
     };
     let whole = args.html.as_ref().map(|path| Whole::begin(path, args.force));
     let whole = whole.transpose().map_err(refused)?;
-    let (live, replayed) = (read("--live", &args.live)?, read("--replayed", &args.replayed)?);
+    let period = match &args.day {
+        Some(day) => Period::day(read_day(day).map_err(Failure::usage)?),
+        None => Period::ALL,
+    };
+    let live = Side::read_within(&args.live, period)
+        .map_err(|error| Failure::unreachable(DriftError::Read { which: "--live", error }))?;
+    let replayed = match &args.replayed {
+        Some(path) => read("--replayed", path)?,
+        None => replay(args, period)?,
+    };
     let report = drift::drift(&live, &replayed, args.window_ms).map_err(Failure::usage)?;
     let page = drift::page(&report);
     if let (Some((whole, mut file)), Some(path)) = (whole, &args.html) {
@@ -151,6 +172,31 @@ fn of_drift(args: &DriftArgs) -> Done {
         (false, None) => print(page::text(&page).trim_end()),
     }
     Ok(if report.unexplained <= args.unexplained_max { Outcome::Ok } else { Outcome::Failed })
+}
+
+/// The live journal's own replay, made here.
+fn replay(args: &DriftArgs, period: Period) -> Result<Side, Failure> {
+    let failure = super::backtest::failure;
+    let config = match &args.backtest {
+        Some(path) => crate::backtest::load(path).map_err(failure)?,
+        None => crate::backtest::drift_config().map_err(failure)?,
+    };
+    let recording = Recording::open(std::slice::from_ref(&args.live)).map_err(failure)?;
+    let setup = recording.effective(&config).map_err(failure)?;
+    let table = Table::build(setup, "the replay's configuration").map_err(Failure::failed)?;
+    let (mut reader, mut wrong) = (Reader::of(table), None);
+    let options = Options { period, ..Options::default() };
+    let run = recording.run_told(&config, &options, &mut |record| {
+        if wrong.is_none() {
+            wrong = reader.take(record).err();
+        }
+    });
+    let run = run.map_err(failure)?;
+    match (wrong, run.outcome.summary.is_conserved) {
+        (Some(error), _) => Err(Failure::failed(error)),
+        (None, false) => Err(Failure::failed("the replay is void: see `tandem backtest`")),
+        (None, true) => Ok(reader.end()),
+    }
 }
 
 fn of_backtest(args: &BacktestArgs) -> Done {

@@ -422,3 +422,104 @@ fn notes(notes: &mut Vec<String>, files: &[FileReport], formats: &[Format], opti
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    use super::hftbacktest::Event;
+    use super::*;
+
+    /// Files of every format as they should be.
+    fn good() -> Vec<(&'static str, Vec<u8>)> {
+        let (t, r) = (1_767_225_600_000_000i64, 1_767_225_600_000_500i64);
+        let tardis = format!(
+            "exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount\n\
+             kraken,BTC/USD,{t},{r},true,bid,100.5,1\nkraken,BTC/USD,{t},{r},true,ask,101,1\n"
+        );
+        let binance =
+            format!("1,65000.1,0.5,1,1,{t},True,True\n2,65000.2,0.5,2,2,{t},False,True\n");
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(tardis.as_bytes()).expect("memory");
+        let event = Event {
+            ev: hftbacktest::kind::SNAPSHOT | hftbacktest::flag::LOCAL | hftbacktest::flag::BUY,
+            exch_ts: t * 1_000,
+            local_ts: r * 1_000,
+            px: 100.5,
+            qty: 1.0,
+            ..Event::default()
+        };
+        let fields = hftbacktest::FIELDS.map(|(name, kind)| format!("('{name}', '{kind}')"));
+        let fields = fields.join(", ");
+        let text = format!("{{'descr': [{fields}], 'fortran_order': False, 'shape': (2,), }}\n");
+        let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+        npy.extend((text.len() as u16).to_le_bytes());
+        npy.extend(text.bytes());
+        npy.extend([event, event].as_bytes());
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default();
+        zip.start_file("data.npy", options).expect("memory");
+        zip.write_all(&npy).expect("memory");
+        let zip = zip.finish().expect("memory").into_inner();
+        vec![
+            ("book.csv", tardis.into_bytes()),
+            ("book.csv.gz", packed.finish().expect("memory")),
+            ("BTCUSDT-aggTrades-1.csv", binance.into_bytes()),
+            ("x.npy", npy),
+            ("x.npz", zip),
+        ]
+    }
+
+    /// Reads a file to its end or its first fault, in every format; returns how many rows it had in its own.
+    fn read(path: &Path) -> Option<u64> {
+        let key = (Venue::Binance, "BTCUSDT".to_owned());
+        let guessed = Format::guess(path).ok();
+        let mut found = None;
+        for format in [Format::Tardis, Format::Hftbacktest, Format::BinanceCsv] {
+            let instrument = (format != Format::Tardis).then(|| key.clone());
+            let input = Input { path: path.to_owned(), instrument };
+            let mut instruments = Instruments::default();
+            let checked = check(&input, format, &Options::default(), &mut instruments);
+            match checked {
+                Ok((report, _)) if guessed == Some(format) => found = Some(report.rows),
+                Ok(_) => {}
+                Err(error) => assert!(error.to_string().contains("; "), "{error}"),
+            }
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// Whatever a file holds, it is read in bounded time or refused with a fix, and nothing panics.
+        #[test]
+        fn damage_never_panics(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let dir = std::env::temp_dir().join(format!("tandem-damage-{}", std::process::id()));
+            fs::create_dir_all(&dir).expect("room");
+            for (name, whole) in good() {
+                let path = dir.join(name);
+                fs::write(&path, &whole).expect("room");
+                prop_assert_eq!(read(&path), Some(2), "{}", name);
+                let mut bytes = whole;
+                for (place, byte) in &changes {
+                    let place = place.index(bytes.len());
+                    bytes[place] = *byte;
+                }
+                if let Some(cut) = cut {
+                    bytes.truncate(cut.index(bytes.len()));
+                }
+                fs::write(&path, &bytes).expect("room");
+                read(&path);
+            }
+            fs::remove_dir_all(&dir).expect("clean up");
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::reports::sheet::{Cell, Column, Format, Holds, Sheet};
 const FIRST: [(&str, Holds); 3] = [("job", Holds::Int), ("seed", Holds::Int), ("day", Holds::Text)];
 
 /// Columns after them.
-const LAST: [(&str, Holds); 29] = [
+const LAST: [(&str, Holds); 28] = [
     ("config_hash", Holds::Text),
     ("config", Holds::Text),
     ("error", Holds::Text),
@@ -50,7 +50,6 @@ const LAST: [(&str, Holds); 29] = [
     ("fills", Holds::Int),
     ("seconds", Holds::Int),
     ("numeraire_exponent", Holds::Int),
-    ("summary_seed", Holds::Int),
 ];
 
 /// Writes the table; `ended` is in the order of the runs' numbers.
@@ -133,7 +132,8 @@ fn figures(job: u64, found: &Found) -> Result<Vec<Cell>, SweepError> {
     let Found { summary, numeraire, records, from_ns, to_ns } = found;
     // Every field by name: a new one does not compile before it has its column.
     let Summary {
-        seed,
+        // The job's, which is a column already.
+        seed: _,
         is_conserved,
         digest,
         pnl,
@@ -176,6 +176,6 @@ fn figures(job: u64, found: &Found) -> Result<Vec<Cell>, SweepError> {
     cells.push(whole(*opportunities));
     cells.extend(rounds.map(|count| whole(*count)));
     cells.extend([orders, orders_filled, orders_rejected, fills].map(|count| whole(*count)));
-    cells.extend([Cell::Int(*seconds), Cell::Int(numeraire.exponent.into()), whole(*seed)]);
+    cells.extend([Cell::Int(*seconds), Cell::Int(numeraire.exponent.into())]);
     Ok(cells)
 }

@@ -18,6 +18,7 @@ use tandem_core::round::{RoundReport, Stage};
 use tandem_drain::model::views::denial_code;
 
 use crate::records::{Origin, Records};
+use crate::reports::period::Period;
 use crate::table::{Collector, Table};
 use crate::trades::{Order, Trades, TradesError};
 
@@ -119,10 +120,17 @@ fn at<T: Copy>(history: &[(i64, T)], ns: i64) -> Option<T> {
 impl Side {
     /// Reads a journal or an archive.
     pub fn read(origin: impl Into<Origin>) -> Result<Side, TradesError> {
+        Side::read_within(origin, Period::ALL)
+    }
+
+    /// The same, of a period alone.
+    pub fn read_within(origin: impl Into<Origin>, period: Period) -> Result<Side, TradesError> {
         let mut records = Records::strict(origin)?;
         let mut reader = Reader::default();
         while let Some(record) = records.next()? {
-            reader.take(&record)?;
+            if record.kind() == Some(Kind::Config) || period.holds(record.engine_ts_ns) {
+                reader.take(&record)?;
+            }
         }
         Ok(reader.end())
     }
