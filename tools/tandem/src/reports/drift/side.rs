@@ -123,13 +123,15 @@ impl Side {
         Side::read_within(origin, Period::ALL)
     }
 
-    /// The same, of a period alone.
+    /// The same, of a period alone: of what was before it only levels, books, fees and balances count.
     pub fn read_within(origin: impl Into<Origin>, period: Period) -> Result<Side, TradesError> {
         let mut records = Records::strict(origin)?;
         let mut reader = Reader::default();
         while let Some(record) = records.next()? {
             if record.kind() == Some(Kind::Config) || period.holds(record.engine_ts_ns) {
                 reader.take(&record)?;
+            } else if record.engine_ts_ns < period.from_ns {
+                reader.before(&record);
             }
         }
         Ok(reader.end())
@@ -256,6 +258,22 @@ impl Reader {
         let Some(table) = self.side.table.clone() else { return Ok(()) };
         self.trades.take(record, &table);
         match record.kind() {
+            Some(Kind::Round | Kind::Denial | Kind::Opportunity) => self.grouped(record, &table),
+            _ => self.state(record, &table),
+        }
+        Ok(())
+    }
+
+    /// Takes a record from before the time that is read: only how things stood.
+    pub fn before(&mut self, record: &Record) {
+        if let Some(table) = self.side.table.clone() {
+            self.state(record, &table);
+        }
+    }
+
+    fn state(&mut self, record: &Record, table: &Table) {
+        let now = record.engine_ts_ns;
+        match record.kind() {
             Some(Kind::Levels) => self.side.levels.push((now, LevelWord(record.data[0] as u64))),
             Some(Kind::BookState) => {
                 let is_live = record.data[0] == BookState::Live as i64;
@@ -291,10 +309,8 @@ impl Reader {
                     self.balances.insert((venue, posting.asset.0), posting.after.0);
                 }
             }
-            Some(Kind::Round | Kind::Denial | Kind::Opportunity) => self.grouped(record, &table),
             _ => {}
         }
-        Ok(())
     }
 
     fn grouped(&mut self, record: &Record, table: &Rc<Table>) {
