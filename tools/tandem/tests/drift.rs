@@ -29,6 +29,7 @@ use tandem_tools::config::Config;
 use tandem_tools::reports::drift::side::Reader;
 use tandem_tools::reports::drift::{self, Drift, Only, Side, What};
 use tandem_tools::reports::page;
+use tandem_tools::reports::period::Period;
 use tandem_tools::table::{self, ListingText, Setup, Table};
 
 const SAMPLE: &str = include_str!("../../../deploy/tandem.toml");
@@ -421,8 +422,8 @@ fn what_a_venue_answered_otherwise_is_found() {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
-        let name = format!("tandem-test-drift-{}", std::process::id());
+    fn new(test: &str) -> Folder {
+        let name = format!("tandem-test-drift-{test}-{}", std::process::id());
         let path = Path::new("/dev/shm").join(name);
         fs::create_dir_all(&path).unwrap();
         Folder(path)
@@ -453,7 +454,7 @@ fn write(dir: &Path, world: &World) {
 /// The command: exit codes, text, JSON, page.
 #[test]
 fn the_command_says_by_its_exit_code_what_it_found() {
-    let dir = Folder::new();
+    let dir = Folder::new("command");
     let place = |name: &str| dir.0.join(name);
     let mut live = on_paper(paper());
     live.journal.retain(|record| record.kind() != Some(Kind::Denial));
@@ -494,6 +495,25 @@ fn the_command_says_by_its_exit_code_what_it_found() {
     let (code, _, error) = run("nowhere", &[]);
     assert_eq!(code, Some(3), "{error}");
     assert!(error.contains("--replayed"), "{error}");
+}
+
+/// A day of a journal begins with how things stood, not with nothing.
+#[test]
+fn a_period_knows_what_was_before_it() {
+    let dir = Folder::new("period");
+    let world = on_paper(paper());
+    write(&dir.0.join("journal"), &world);
+    let whole = Side::read(&dir.0.join("journal")).unwrap();
+    let opened = |nth: usize| whole.rounds[nth].report.opened_ns;
+    let nth = (0..whole.rounds.len()).find(|nth| opened(0) + S < opened(*nth)).unwrap();
+    let from_ns = opened(nth) - MS;
+    let period = Period { from_ns, to_ns: i64::MAX };
+    let part = Side::read_within(&dir.0.join("journal"), period).unwrap();
+    assert_eq!(part.rounds.len(), whole.rounds.len() - nth);
+    assert!(from_ns <= part.from_ns && part.to_ns == whole.to_ns);
+    assert_eq!(part.level(Venue::Kraken, from_ns), Some(Level::Armed));
+    assert_eq!(part.is_live(2, from_ns), Some(true));
+    assert_eq!(part.rounds[0].funds, whole.rounds[nth].funds);
 }
 
 /// Any bytes give a report or an error, never a panic.

@@ -85,6 +85,7 @@ fn stand_in(job: &Job) -> Result<Outcome, String> {
         config: job.config.clone(),
         data: outcome::Data { records: 7, from_ns: 1, to_ns: 9, ..outcome::Data::default() },
         numeraire: Unit { name: "USD".to_owned(), exponent: 8 },
+        assets: Default::default(),
         summary: Summary {
             seed: job.config.seed,
             is_conserved: true,

@@ -38,6 +38,8 @@ pub enum Unit {
     Difference,
     /// Quanta of the numeraire, without a sign of their own.
     Money,
+    /// Quanta of the asset that the table is about; it counts 10^-this.
+    Asset(u8),
     /// Parts per million, shown in percent.
     Share,
     /// Parts per million of an edge or a fee, shown in basis points.
@@ -62,7 +64,7 @@ pub struct Column {
     /// What its cells count in.
     pub unit: Unit,
     /// How a cell follows from its row.
-    pub query: &'static str,
+    pub query: String,
 }
 
 /// A table to be recorded.
@@ -227,6 +229,7 @@ impl Unit {
             Unit::Count => "count".to_owned(),
             Unit::Gain | Unit::Money | Unit::Difference => quanta,
             Unit::GainPerDay => format!("{quanta} per day"),
+            Unit::Asset(exponent) => format!("10^-{exponent} of the asset"),
             Unit::Share | Unit::Edge => "ppm".to_owned(),
             Unit::Micros => "us".to_owned(),
             Unit::Seconds => "s".to_owned(),
@@ -265,6 +268,7 @@ impl Unit {
                 if 0 < number { format!("+{text}") } else { text }
             }
             Unit::Money => money(number, currency.exponent),
+            Unit::Asset(exponent) => money(number, exponent),
             Unit::Share => share(number),
             Unit::Edge => edge(number),
             Unit::Micros => micros(number),

@@ -26,8 +26,8 @@ const COLOURS: usize = 6;
 
 /// Returns a column.
 #[must_use]
-pub const fn column(title: &'static str, unit: Unit, query: &'static str) -> Column {
-    Column { title, unit, query }
+pub fn column(title: &'static str, unit: Unit, query: &str) -> Column {
+    Column { title, unit, query: query.to_owned() }
 }
 
 /// Returns the colour of a bar.
@@ -98,7 +98,7 @@ pub fn equity(doc: &mut Doc, outcome: &Outcome) {
     let end = table.label(last, 1).html();
     doc.plot(
         &format!("The result ends at {end}"),
-        &format!("Settled and open rounds so far, fees included, {unit}; what is open is marked with the worse side."),
+        &format!("Rounds settled so far, fees included, {unit}."),
         "Line of the result over time",
         |width| draw::lines(width, std::slice::from_ref(&result), X::Time),
         &[&table],
@@ -152,7 +152,7 @@ pub fn sensitivity(doc: &mut Doc, all: Option<&[Sensitivity]>) {
             "More competition",
             "Share of the crossing depth that others have taken, in percent.",
         ),
-        ("fees", "Other fees", "Taker's fee of every venue, in parts per million."),
+        ("fees", "Other fees", "Taker's fee of every venue, or the tier that every venue is at."),
     ];
     for (axis, title, reading) in axes {
         let of: Vec<&Sensitivity> = all.iter().filter(|one| one.axis == axis).collect();
@@ -197,7 +197,7 @@ pub fn sensitivity(doc: &mut Doc, all: Option<&[Sensitivity]>) {
                 let label = match axis {
                     "latency" => Label::text("×").then(value),
                     "competition" => value.then(Label::text(" %")),
-                    _ => value.then(Label::text(" ppm")),
+                    _ => value,
                 };
                 if one.summary.is_conserved {
                     let pnl = one.summary.pnl;
@@ -322,7 +322,7 @@ fn hours(doc: &mut Doc, outcome: &Outcome) {
     }
     let table = bucket_table(doc, "Hour", "by_hour", of);
     let by_value = |pick: fn(&(usize, i64), &(usize, i64)) -> std::cmp::Ordering| {
-        of.values().map(|b| b.pnl).enumerate().max_by(|a, b| pick(a, b))
+        of.values().map(|b| b.pnl).enumerate().max_by(pick)
     };
     let best = by_value(|a, b| a.1.cmp(&b.1));
     let worst = by_value(|a, b| b.1.cmp(&a.1));
@@ -384,18 +384,26 @@ pub fn inventory(doc: &mut Doc, outcome: &Outcome) {
             without.push(key);
             continue;
         };
-        // An amount without its exponent is no amount: what has no worth is not drawn.
-        match !points.is_empty() && points.iter().all(|point| point.worth.is_some()) {
-            true => assets.entry(asset).or_default().push((venue, key)),
-            false => without.push(key),
+        // An amount without its exponent is no amount: what has neither worth nor exponent is not drawn.
+        let has_worth = points.iter().all(|point| point.worth.is_some());
+        match points.is_empty() || !(has_worth || outcome.assets.contains_key(asset)) {
+            false => assets.entry(asset).or_default().push((venue, key)),
+            true => without.push(key),
         }
     }
     if assets.is_empty() {
-        doc.nothing("Nothing to draw", "No balance whose worth the books tell was recorded.");
+        doc.nothing("Nothing to draw", "No balance was recorded.");
     }
     let unit = unit_words(doc);
-    let (divisor, mut moved) = (scale(doc), 0);
+    let mut moved = 0;
     for (asset, lines) in &assets {
+        let exponent = outcome.assets.get(*asset).map(|exponent| (*exponent).min(18));
+        let of = |key: &String| outcome.inventory.get(key).into_iter().flatten();
+        let is_worth = lines.iter().flat_map(|(_, key)| of(key)).all(|p| p.worth.is_some());
+        let divisor = match (is_worth, exponent) {
+            (true, _) => scale(doc),
+            (false, exponent) => 10f64.powi(exponent.unwrap_or(0).into()),
+        };
         let mut tables = Vec::new();
         let mut series = Vec::new();
         for (at, (venue, key)) in lines.iter().enumerate() {
@@ -410,15 +418,18 @@ pub fn inventory(doc: &mut Doc, outcome: &Outcome) {
                 columns: vec![
                     column("Time", Unit::Moment, "{@/at_ns}"),
                     column("Worth", Unit::Money, "{@/worth}"),
-                    column("Quanta", Unit::Count, "{@/amount}"),
+                    column("Amount", exponent.map_or(Unit::Count, Unit::Asset), "{@/amount}"),
                 ],
                 rows: rows.map(|p| vec![p.at_ns.into(), p.worth.into(), p.amount.into()]).collect(),
             });
             let last = table.len().saturating_sub(1);
-            let worths =
-                points.iter().filter_map(|p| Some((p.at_ns as f64, p.worth? as f64 / divisor)));
-            let name = Label::text(venue).then(Label::text(" ")).then(table.label(last, 1));
-            let mut one = line(name, &format!("s{}", at % COLOURS), worths.collect());
+            let drawn = points.iter().filter_map(|p| {
+                let value = if is_worth { p.worth? } else { p.amount };
+                Some((p.at_ns as f64, value as f64 / divisor))
+            });
+            let shown = if is_worth { 1 } else { 2 };
+            let name = Label::text(venue).then(Label::text(" ")).then(table.label(last, shown));
+            let mut one = line(name, &format!("s{}", at % COLOURS), drawn.collect());
             one.is_step = true;
             series.push(one);
             tables.push(table);
@@ -426,12 +437,15 @@ pub fn inventory(doc: &mut Doc, outcome: &Outcome) {
         moved += series.len();
         let all: Vec<&Table> = tables.iter().collect();
         let name = crate::reports::page::escaped(asset);
+        let what = match is_worth {
+            true => format!("Worth of the balance at the time, {unit}"),
+            false => "The balance itself, for no book told its worth all the time".to_owned(),
+        };
+        let reading = format!("{what}; at the end of a line, what was left.");
         doc.plot(
             &format!("<span data-name>{name}</span>, by venue"),
-            &format!(
-                "Worth of the balance at the time, {unit}; at the end of a line, what was left."
-            ),
-            &format!("Lines of the worth of {asset} at each venue"),
+            &reading,
+            &format!("Lines of the balance of {asset} at each venue"),
             |width| draw::lines(width, &series, X::Time),
             &all,
         );
@@ -440,7 +454,7 @@ pub fn inventory(doc: &mut Doc, outcome: &Outcome) {
         let names: Vec<String> =
             without.iter().map(|name| crate::reports::page::escaped(name)).collect();
         doc.say(&format!(
-            "Not drawn, because no book tells their worth: <span data-name>{}</span>.",
+            "Not drawn, because neither their worth nor their decimals are told: <span data-name>{}</span>.",
             names.join(", ")
         ));
     }

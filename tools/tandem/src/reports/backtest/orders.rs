@@ -293,6 +293,38 @@ fn decay_table(doc: &mut Doc, id: &str, title: &str, query: &str, points: &[Deca
     })
 }
 
+/// The curve of one venue: what is lost against being punctual first.
+fn late_table(
+    doc: &mut Doc,
+    id: &str,
+    title: &str,
+    query: &str,
+    points: &[DecayPoint],
+    zero: usize,
+) -> Table {
+    let mut columns = decay_columns();
+    let against = format!("{{@/net}} - {{outcome.json#{query}/{zero}/net}}");
+    columns.insert(1, column("Against punctual", Unit::Gain, &against));
+    let punctual = points.get(zero).map_or(0, |point| point.net);
+    let rows = points.iter().map(|p| {
+        vec![
+            Value::from(p.late_us),
+            per(i128::from(p.net) - i128::from(punctual), 1),
+            p.net.into(),
+            p.filled.into(),
+            p.count.into(),
+            ppm(p.filled.into(), p.count.into()),
+        ]
+    });
+    doc.record(Rows {
+        id: id.to_owned(),
+        title: title.to_owned(),
+        query: format!("rows {{outcome.json#{query}}}"),
+        columns,
+        rows: rows.collect(),
+    })
+}
+
 fn late_axis(points: &[DecayPoint]) -> X {
     let sizes = || points.iter().map(|p| p.late_us.unsigned_abs()).filter(|us| *us != 0);
     let (least, most) = (sizes().min().unwrap_or(1), sizes().max().unwrap_or(1));
@@ -358,7 +390,8 @@ fn value_of_ms(doc: &mut Doc, outcome: &Outcome, scale: f64, unit: &str) {
         }
         let query = format!("/value_of_ms/{}/points", pointer(venue));
         let (id, title) = (format!("late {venue}"), format!("Orders to {venue} later by a time"));
-        let table = decay_table(doc, &id, &title, &query, &value.points);
+        let zero = value.points.iter().position(|point| point.late_us == 0).unwrap_or(0);
+        let table = late_table(doc, &id, &title, &query, &value.points, zero);
         // A millisecond is seen near the beginning, on a scale that is straight.
         let near = value.points.iter().take_while(|point| point.late_us <= NEAR_US).count();
         let (drawn, axis) = match NEAR_POINTS <= near {
@@ -366,21 +399,19 @@ fn value_of_ms(doc: &mut Doc, outcome: &Outcome, scale: f64, unit: &str) {
             false => (value.points.as_slice(), late_axis(&value.points)),
         };
         let end = table.label(drawn.len().saturating_sub(1), 1);
-        let mut series = vec![curve(end, &format!("s{}", at % 6), drawn, scale)];
+        let punctual = value.points.get(zero).map_or(0.0, |point| point.net as f64);
+        let mut one = curve(end, &format!("s{}", at % 6), drawn, scale);
+        one.points.iter_mut().for_each(|(_, net)| *net -= punctual / scale);
+        let mut series = vec![one];
         // The slope, drawn through the point at no lateness, over the run's time; straight on this scale alone.
         let days = outcome.summary.seconds as f64 / 86_400.0;
-        let here = drawn.iter().find(|point| point.late_us == 0);
-        if let (X::Micros, Some(here)) = (axis, here) {
+        if axis == X::Micros && drawn.iter().any(|point| point.late_us == 0) {
             let per_us = value.per_ms_day as f64 * days / 1_000.0;
-            let low = drawn.iter().map(|point| point.net).min().unwrap_or(0).min(0) as f64;
+            let low = drawn.iter().map(|point| point.net as f64 - punctual).fold(0.0, f64::min);
             let most = drawn.iter().map(|point| point.late_us).max().unwrap_or(0) as f64;
             // No further than the curve goes down: the slope is that of its beginning.
-            let end =
-                if 0.0 < per_us { ((here.net as f64 - low) / per_us).min(most) } else { most };
-            let points = vec![
-                (0.0, here.net as f64 / scale),
-                (end, (here.net as f64 - per_us * end) / scale),
-            ];
+            let end = if 0.0 < per_us { (-low / per_us).min(most) } else { most };
+            let points = vec![(0.0, 0.0), (end, -per_us * end / scale)];
             series.push(Series {
                 name: Label::text("slope"),
                 class: "help".to_owned(),
@@ -403,7 +434,7 @@ fn value_of_ms(doc: &mut Doc, outcome: &Outcome, scale: f64, unit: &str) {
         doc.plot(
             &format!("<span data-name>{name}</span>: <span data-name>1 ms</span> is worth {shown}"),
             &format!(
-                "What opportunities would have earned in the whole run, {unit}, if orders to this venue alone came later.{slope}{cut}"
+                "What opportunities would have earned more or less in the whole run, {unit}, if orders to this venue alone came later or earlier.{slope}{cut}"
             ),
             &format!("Line of the worth of opportunities over the lateness of {venue}"),
             |width| draw::lines(width, &series, axis),

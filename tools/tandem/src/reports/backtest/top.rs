@@ -47,7 +47,11 @@ pub fn void(doc: &mut Doc, outcome: &Outcome) {
 
 /// The conservation of every asset.
 pub fn conservation(doc: &mut Doc, outcome: &Outcome) {
-    let text = |title, query| Column { title, unit: Unit::Text, query };
+    let text = |title: &'static str, query: &str| Column {
+        title,
+        unit: Unit::Text,
+        query: str::to_owned(query),
+    };
     let rows = outcome.conservation.iter().map(|one| {
         [
             &one.asset,
@@ -186,7 +190,7 @@ fn robust(doc: &mut Doc, pnl: i64, sensitivity: Option<&[Sensitivity]>) -> Strin
             )
         };
         let suffix = if axis == "latency" { "times what was assumed" } else { "%" };
-        match (bad, of().last()) {
+        match (bad, of().next_back()) {
             (Some(bad), _) => {
                 let text = word(doc, bad, "where it stops paying");
                 parts.push(format!("at a {what} of {text} {suffix} it no longer pays"));
@@ -244,10 +248,13 @@ pub fn millisecond(doc: &mut Doc, outcome: &Outcome) {
         doc.say("Not measured in this run: there was no opportunity to measure it on.");
         return doc.end();
     }
-    doc.say(
+    let time =
+        summary(doc, "Length of the recording", Unit::Seconds, "seconds", outcome.summary.seconds);
+    doc.say(&format!(
         "What would be added every day if orders to that venue, and to it alone, arrived <span data-name>1 ms</span> \
-         earlier; counted over every opportunity that was seen, taken or not. <a href=\"#lateness\">The curves</a>",
-    );
+         earlier; counted over every opportunity that was seen in {time}, taken or not, and scaled to a day. \
+         <a href=\"#lateness\">The curves</a>"
+    ));
     venues.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
     let most = venues.iter().map(|(_, value)| value.unsigned_abs()).max().unwrap_or(0).max(1);
     doc.out.push_str("<ul class=\"cards\">\n");

@@ -25,6 +25,19 @@ use crate::trades::{End, Order};
 const LATENCY_NS: i64 = 200_000;
 /// How long what an own order took is missed: the book shows it anew after that.
 const OWN_NS: i64 = 2_000_000_000;
+/// How long it may be missed where a level is not shown anew.
+const LONG_OWN_NS: i64 = 60_000_000_000;
+/// What names the limits that size an order.
+const SIZING: [&str; 8] = [
+    "notional_max",
+    "exposure_max",
+    "order_max",
+    "depth_ppm_max",
+    "band",
+    "skew_ppm",
+    "ramp_rounds",
+    "session_",
+];
 /// Differences that are shown one by one.
 const SHOWN: usize = 200;
 /// Unexplained ones that are shown.
@@ -211,7 +224,7 @@ impl Compared<'_> {
         found: Found,
         money: i128,
     ) {
-        let Found { reason, detail } = found;
+        let Found { reason, detail, .. } = found;
         let sum = self.reasons.entry((what, only, reason.clone())).or_default();
         *sum = (sum.0 + 1, sum.1 + money);
         let numeraire = self.live.numeraire.or(self.replayed.numeraire);
@@ -313,24 +326,34 @@ impl Compared<'_> {
         let instruments: Vec<u16> = live.legs.iter().map(|leg| leg.instrument).collect();
         let found =
             self.surroundings(&instruments, live.first_ns).unwrap_or_else(|| match differs {
-                Some((l, r)) if (l.best_px, l.update_id) != (r.best_px, r.update_id) => Found {
-                    reason: Reason::BookAtDecision,
-                    detail: format!(
+                Some((l, r)) if (l.best_px, l.update_id) != (r.best_px, r.update_id) => Found::new(
+                    Reason::BookAtDecision,
+                    format!(
                         "{}: best {} live, {} replayed",
                         self.symbol(l.instrument),
                         self.px(l.instrument, l.best_px.0),
                         self.px(r.instrument, r.best_px.0)
                     ),
-                },
-                Some((l, r)) => Found::unexplained(format!(
-                    "{}: {} at {} live, {} at {} replayed, of the same best price",
-                    self.symbol(l.instrument),
-                    self.qty(l.instrument, l.qty.0),
-                    self.px(l.instrument, l.px.0),
-                    self.qty(r.instrument, r.qty.0),
-                    self.px(r.instrument, r.px.0)
-                )),
-                None => Found::unexplained("the same orders were worth another gain".to_owned()),
+                ),
+                _ if live.buffers_ppm != replayed.buffers_ppm => Found::new(
+                    Reason::Staleness,
+                    format!("{} ppm live, {} ppm replayed", live.buffers_ppm, replayed.buffers_ppm),
+                ),
+                Some((l, r)) => {
+                    let detail = format!(
+                        "{}: {} at {} live, {} at {} replayed, of the same best price",
+                        self.symbol(l.instrument),
+                        self.qty(l.instrument, l.qty.0),
+                        self.px(l.instrument, l.px.0),
+                        self.qty(r.instrument, r.qty.0),
+                        self.px(r.instrument, r.px.0)
+                    );
+                    self.long_ago(&instruments, live.first_ns, detail)
+                }
+                None => {
+                    let detail = "the same orders were worth another gain".to_owned();
+                    self.long_ago(&instruments, live.first_ns, detail)
+                }
             });
         let place = self.route(live);
         self.tell(What::Opportunity, Only::Both, live.first_ns, place, found, 0);
@@ -341,15 +364,15 @@ impl Compared<'_> {
         let instruments: Vec<u16> = seen.legs.iter().map(|leg| leg.instrument).collect();
         let longer = self.other(only).seen_between(seen.cycle, seen.first_ns, seen.last_ns);
         let found = match longer {
-            Some(longer) => Found {
-                reason: Reason::OneLife,
-                detail: format!("there from {}", crate::time::utc(longer.first_ns)),
-            },
+            Some(longer) => Found::new(
+                Reason::OneLife,
+                format!("there from {}", crate::time::utc(longer.first_ns)),
+            ),
             None => {
                 let found = self.absent(only, seen.cycle, &instruments, seen.first_ns);
                 found.unwrap_or_else(|| {
                     let detail = "not seen there, and nothing that was told stands against it";
-                    Found::unexplained(detail.to_owned())
+                    self.long_ago(&instruments, seen.first_ns, detail.to_owned())
                 })
             }
         };
@@ -370,28 +393,39 @@ impl Compared<'_> {
                     text(live),
                     text(replayed)
                 );
-                return Some(Found { reason: Reason::Fees, detail });
+                return Some(Found::new(Reason::Fees, detail));
             }
         }
         if let Some(detail) = self.settings() {
-            return Some(Found { reason: Reason::Settings, detail });
+            return Some(Found::new(Reason::Settings, detail));
         }
-        for instrument in instruments {
-            let from = ns.saturating_sub(OWN_NS);
-            let to = ns.saturating_sub(1);
+        self.own(instruments, ns, OWN_NS).map(|detail| Found::new(Reason::OwnOrders, detail))
+    }
+
+    /// What own orders took differently of some instruments before a time.
+    fn own(&self, instruments: &[u16], ns: i64, within_ns: i64) -> Option<String> {
+        let (from, to) = (ns.saturating_sub(within_ns), ns.saturating_sub(1));
+        let differs = instruments.iter().find_map(|instrument| {
             let taken = |side: &Side| side.taken(*instrument, from, to);
             let (live, replayed) = (taken(self.live), taken(self.replayed));
-            if live != replayed {
-                let detail = format!(
-                    "{}: own orders had taken {} live, {} replayed",
-                    self.symbol(*instrument),
-                    self.qty(*instrument, live),
-                    self.qty(*instrument, replayed)
-                );
-                return Some(Found { reason: Reason::OwnOrders, detail });
-            }
+            (live != replayed).then_some((*instrument, live, replayed))
+        });
+        differs.map(|(instrument, live, replayed)| {
+            format!(
+                "{}: own orders had taken {} live, {} replayed",
+                self.symbol(instrument),
+                self.qty(instrument, live),
+                self.qty(instrument, replayed)
+            )
+        })
+    }
+
+    /// The last that is asked: own orders long ago, of levels that were not shown anew.
+    fn long_ago(&self, instruments: &[u16], ns: i64, otherwise: String) -> Found {
+        match self.own(instruments, ns, LONG_OWN_NS) {
+            Some(detail) => Found::new(Reason::OwnOrdersLong, detail),
+            None => Found::unexplained(otherwise),
         }
-        None
     }
 
     /// Which settings of detection differ.
@@ -411,16 +445,16 @@ impl Compared<'_> {
         };
         if ns < other.from_ns || other.to_ns < ns {
             let detail = format!("{there} the journal has no records of that time");
-            return Some(Found { reason: Reason::Outside, detail });
+            return Some(Found::new(Reason::Outside, detail));
         }
         if let Some(instrument) = instruments.iter().find(|i| other.is_live(**i, ns) == Some(false))
         {
             let detail = format!("{}: not in sync {there}", self.symbol(*instrument));
-            return Some(Found { reason: Reason::BookNotLive, detail });
+            return Some(Found::new(Reason::BookNotLive, detail));
         }
         if let Some(instrument) = instruments.iter().find(|i| other.is_halted(**i, ns)) {
             let detail = format!("{}: halted by a control {there}", self.symbol(*instrument));
-            return Some(Found { reason: Reason::Halted, detail });
+            return Some(Found::new(Reason::Halted, detail));
         }
         let reach = self
             .window_ns
@@ -428,7 +462,7 @@ impl Compared<'_> {
         if let Some(denied) = other.denial(cycle, ns, reach) {
             let away = denied.at_ns.saturating_sub(ns) / 1_000;
             let detail = format!("denied {there}, {away} us from then");
-            return Some(Found { reason: Reason::Denied(denied.code.clone()), detail });
+            return Some(Found::new(Reason::Denied(denied.code.clone()), detail));
         }
         self.surroundings(instruments, ns)
     }
@@ -492,7 +526,7 @@ impl Compared<'_> {
         if report.is_orphan || report.cycle == NO_CYCLE {
             let detail =
                 "it follows from no opportunity of its run: late fills, or an earlier run's orders";
-            return Found { reason: Reason::Orphan, detail: detail.to_owned() };
+            return Found::new(Reason::Orphan, detail.to_owned());
         }
         let (other, ns) = (self.other(only), report.opened_ns);
         let within = other.from_ns <= ns && ns <= other.to_ns;
@@ -502,36 +536,15 @@ impl Compared<'_> {
             if level != Some(Level::Armed) {
                 let name = level.map_or("not told yet", Level::name);
                 let detail = format!("the other's level at {} was {name}", venue.name());
-                return Found { reason: Reason::NotArmed, detail };
+                return Found::new(Reason::NotArmed, detail);
             }
         }
         let instruments: Vec<u16> = report.legs().iter().map(|leg| leg.instrument).collect();
         if let Some(found) = self.absent(only, report.cycle, &instruments, ns) {
             return found;
         }
-        // Another cycle through one of the same books, at the same time, in its place.
-        let near =
-            |one: &&RoundStory| one.report.opened_ns.abs_diff(ns) <= self.window_ns.unsigned_abs();
-        let shares = |one: &&RoundStory| {
-            one.report.cycle != report.cycle
-                && one.report.legs().iter().any(|leg| {
-                    report
-                        .legs()
-                        .iter()
-                        .any(|l| (l.instrument, l.action) == (leg.instrument, leg.action))
-                })
-        };
-        let own: Vec<(u32, i64)> =
-            self.side(only).rounds.iter().map(|r| (r.report.cycle, r.report.opened_ns)).collect();
-        let is_new = |one: &&RoundStory| {
-            !own.iter().any(|(cycle, at)| {
-                *cycle == one.report.cycle
-                    && at.abs_diff(one.report.opened_ns) <= self.window_ns.unsigned_abs()
-            })
-        };
-        if let Some(one) = other.rounds.iter().filter(near).filter(shares).find(is_new) {
-            let detail = format!("there {} took it", self.round_place(one));
-            return Found { reason: Reason::OtherCycle, detail };
+        if let Some(found) = self.instead(only, round) {
+            return found;
         }
         // A step tries few cycles: what ranked lower was not tried, and nothing is told of that.
         let (from, to) = (ns.saturating_sub(self.window_ns), ns.saturating_add(self.window_ns));
@@ -542,9 +555,38 @@ impl Compared<'_> {
             .find(|others| *others != 0 && first.is_some())
         {
             let detail = format!("there {others} other cycles were tried in that step");
-            return Found { reason: Reason::Outranked, detail };
+            return Found::new(Reason::Outranked, detail);
         }
-        Found::unexplained("no round there, and nothing that was told stands against it".to_owned())
+        let detail = "no round there, and nothing that was told stands against it".to_owned();
+        // Where it was seen as well, older orders have nothing to do with it.
+        if first.is_some() {
+            Found::unexplained(detail)
+        } else {
+            self.long_ago(&instruments, ns, detail)
+        }
+    }
+
+    /// Another cycle through one of the same books, at the same time, in its place.
+    fn instead(&self, only: Only, round: &RoundStory) -> Option<Found> {
+        let report = &round.report;
+        let around = |side: &'_ Side, ns: i64| -> Vec<u32> {
+            let (from, to) = (ns.saturating_sub(self.window_ns), ns.saturating_add(self.window_ns));
+            side.rounds_between(from, to).iter().map(|round| round.report.cycle).collect()
+        };
+        let legs = || report.legs().iter().map(|leg| (leg.instrument, leg.action));
+        let is_instead = |one: &&RoundStory| {
+            let mut theirs = one.report.legs().iter().map(|leg| (leg.instrument, leg.action));
+            one.report.cycle != report.cycle
+                && theirs.any(|leg| legs().any(|own| own == leg))
+                && !around(self.side(only), one.report.opened_ns).contains(&one.report.cycle)
+        };
+        let (from, to) = (
+            report.opened_ns.saturating_sub(self.window_ns),
+            report.opened_ns.saturating_add(self.window_ns),
+        );
+        let one = self.other(only).rounds_between(from, to).iter().find(is_instead)?;
+        let detail = format!("there {} took it", self.round_place(one));
+        Some(Found::new(Reason::OtherCycle, detail))
     }
 
     fn round_of_both(&mut self, live: &RoundStory, replayed: &RoundStory) {
@@ -553,7 +595,7 @@ impl Compared<'_> {
         if live.is_over() != replayed.is_over() {
             let name = |round: &RoundStory| round.report.stage.name();
             let detail = format!("{} live, {} replayed", name(live), name(replayed));
-            found.push((What::Round, Found { reason: Reason::Stage, detail }));
+            found.push((What::Round, Found::new(Reason::Stage, detail)));
         }
         self.sizes(live, replayed, &mut found);
         let entries_before = found.len();
@@ -567,30 +609,43 @@ impl Compared<'_> {
         }
         let is_followed = found.len() != entries_before || entries_before != 0;
         self.hedges(live, replayed, is_followed, &mut found);
-        if found.is_empty() && money != 0 {
-            // Another asset than the numeraire is worth what its book says when the round is over.
-            let numeraire = self.live.numeraire.or(self.replayed.numeraire);
-            let other = |asset: u16| Some(asset) != numeraire;
-            let mut fee_assets = live.orders().flat_map(|order| fees(order).into_keys());
-            let is_valued = other(live.report.start.0)
-                || fee_assets.any(other)
-                || live.report.legs().iter().any(|leg| leg.filled != leg.qty);
-            let over = |round: &RoundStory| {
-                round.report.opened_ns.saturating_add(round.report.duration_ns)
-            };
-            let reason = match is_valued && over(live) != over(replayed) {
-                true => Reason::Valuation,
-                false => Reason::Unexplained,
-            };
-            let detail = "the same fills and fees were worth another result".to_owned();
-            found.push((What::Round, Found { reason, detail }));
+        // A fee of the numeraire is its own money; what is left belongs to the first other cause, and what
+        // follows from that is told and counted once.
+        let mut rest = money;
+        let mut lines: Vec<(What, Found, i128)> = Vec::new();
+        for (what, one) in found {
+            let own = one.money.unwrap_or(0);
+            rest -= own;
+            lines.push((what, one, own));
+        }
+        if rest != 0 {
+            match lines.iter_mut().find(|(_, one, _)| one.money.is_none()) {
+                Some((_, _, money)) => *money += rest,
+                None => lines.push((What::Round, self.valued(live, replayed), rest)),
+            }
         }
         let place = self.round_place(live);
-        // The first cause has the money: what follows from it is told, and counted once.
-        for (nth, (what, one)) in found.into_iter().enumerate() {
-            let money = if nth == 0 { money } else { 0 };
+        for (what, one, money) in lines {
             self.tell(what, Only::Both, live.report.opened_ns, place.clone(), one, money);
         }
+    }
+
+    /// Why the same fills may be worth another result.
+    fn valued(&self, live: &RoundStory, replayed: &RoundStory) -> Found {
+        // Another asset than the numeraire is worth what its book says when the round is over.
+        let numeraire = self.live.numeraire.or(self.replayed.numeraire);
+        let other = |asset: u16| Some(asset) != numeraire;
+        let mut fee_assets = live.orders().flat_map(|order| fees(order).into_keys());
+        let is_valued = other(live.report.start.0)
+            || fee_assets.any(other)
+            || live.report.legs().iter().any(|leg| leg.filled != leg.qty);
+        let over =
+            |round: &RoundStory| round.report.opened_ns.saturating_add(round.report.duration_ns);
+        let reason = match is_valued && over(live) != over(replayed) {
+            true => Reason::Valuation,
+            false => Reason::Unexplained,
+        };
+        Found::new(reason, "the same fills were worth another result when it was over".to_owned())
     }
 
     /// Whether the legs were planned alike.
@@ -615,6 +670,10 @@ impl Compared<'_> {
             } else if let Some(around) = self.surroundings(&[l.instrument], ns) {
                 detail = format!("{detail}; {}", around.detail);
                 around.reason
+            } else if live.report.opened_ns != replayed.report.opened_ns {
+                let by = live.report.opened_ns.saturating_sub(replayed.report.opened_ns) / 1_000;
+                detail = format!("{detail}; decided {by} us later live");
+                Reason::OtherMoment
             } else if l.px != r.px {
                 Reason::BookAtDecision
             } else if let Some(key) = self.limits() {
@@ -623,7 +682,7 @@ impl Compared<'_> {
             } else {
                 Reason::Unexplained
             };
-            found.push((What::Round, Found { reason, detail }));
+            found.push((What::Round, Found::new(reason, detail)));
             // One leg sizes the others.
             return;
         }
@@ -643,11 +702,11 @@ impl Compared<'_> {
             .map(|(_, (l, _))| self.symbol(l.instrument))
     }
 
-    /// Which limit differs; those of paper size nothing.
+    /// Which limit that sizes orders differs.
     fn limits(&self) -> Option<String> {
         let of = |side: &Side| serde_json::to_value(&side.table.as_ref()?.setup.limits).ok();
         let differs = differing(&of(self.live)?, &of(self.replayed)?, "limits");
-        differs.into_iter().find(|key| !key.contains("paper"))
+        differs.into_iter().find(|key| SIZING.iter().any(|word| key.contains(word)))
     }
 
     /// What an order spends, in quanta of the asset that it spends.
@@ -673,7 +732,13 @@ impl Compared<'_> {
                     all.join(" and ")
                 };
                 let detail = format!("{symbol}: fee {} live, {} replayed", text(&l), text(&r));
-                found.push((What::Fill, Found { reason: Reason::FeeCharged, detail }));
+                let numeraire = self.live.numeraire.or(self.replayed.numeraire);
+                let sum = |fees: &BTreeMap<u16, i128>| fees.values().sum::<i128>();
+                let mut assets = l.keys().chain(r.keys());
+                let money =
+                    assets.all(|asset| Some(*asset) == numeraire).then(|| sum(&r) - sum(&l));
+                let reason = Reason::FeeCharged;
+                found.push((What::Fill, Found { reason, detail, money }));
             }
             return;
         }
@@ -690,17 +755,17 @@ impl Compared<'_> {
         if l != r {
             let word = |one: Option<String>| one.unwrap_or_else(|| "taken".to_owned());
             let detail = format!("{symbol}: {} live, {} replayed", word(l), word(r));
-            return found.push((What::Order, Found { reason: Reason::Rejected, detail }));
+            return found.push((What::Order, Found::new(Reason::Rejected, detail)));
         }
         if (0 < live.unknown) != (0 < replayed.unknown) {
             let place = if 0 < live.unknown { "live" } else { "in the replay" };
             let detail = format!("{fills}; its outcome was unknown for a time {place}");
-            return found.push((What::Order, Found { reason: Reason::Unknown, detail }));
+            return found.push((What::Order, Found::new(Reason::Unknown, detail)));
         }
         if (live.new.px, live.new.qty) != (replayed.new.px, replayed.new.qty) {
             let is_told = found.iter().any(|(what, _)| *what == What::Round);
             let reason = if is_told { Reason::OtherOrder } else { Reason::Unexplained };
-            return found.push((What::Order, Found { reason, detail: fills }));
+            return found.push((What::Order, Found::new(reason, fills)));
         }
         let away = |order: &Order| to_word_ns(order);
         if let (Some(l), Some(r)) = (away(live), away(replayed))
@@ -708,14 +773,14 @@ impl Compared<'_> {
         {
             let detail =
                 format!("{fills}; answered after {} us live, {} us replayed", l / 1_000, r / 1_000);
-            return found.push((What::Fill, Found { reason: Reason::Latency, detail }));
+            return found.push((What::Fill, Found::new(Reason::Latency, detail)));
         }
         let whole = |order: &Order| filled(order).values().sum::<i64>();
         let reason = match whole(live) == whole(replayed) {
             true => Reason::PriceOnArrival,
             false => Reason::DepthOnArrival,
         };
-        found.push((What::Fill, Found { reason, detail: fills }));
+        found.push((What::Fill, Found::new(reason, fills)));
     }
 
     fn hedges(
@@ -739,7 +804,7 @@ impl Compared<'_> {
         let detail =
             format!("{} hedges live, {} replayed", live.hedges.len(), replayed.hedges.len());
         if is_followed {
-            return found.push((What::Order, Found { reason: Reason::FirstLeg, detail }));
+            return found.push((What::Order, Found::new(Reason::FirstLeg, detail)));
         }
         for (l, r) in live.hedges.iter().zip(&replayed.hedges) {
             if terms(l) != terms(r) {
@@ -750,7 +815,7 @@ impl Compared<'_> {
                     self.symbol(r.new.instrument),
                     self.px(r.new.instrument, r.new.px.0)
                 );
-                return found.push((What::Order, Found { reason: Reason::HedgeBook, detail }));
+                return found.push((What::Order, Found::new(Reason::HedgeBook, detail)));
             }
             let before = found.len();
             self.orders(l, r, found);
@@ -783,11 +848,17 @@ fn differing(live: &Value, replayed: &Value, place: &str) -> Vec<String> {
 struct Found {
     reason: Reason,
     detail: String,
+    /// Live less replayed, where it is exactly known.
+    money: Option<i128>,
 }
 
 impl Found {
+    fn new(reason: Reason, detail: String) -> Found {
+        Found { reason, detail, money: None }
+    }
+
     fn unexplained(detail: String) -> Found {
-        Found { reason: Reason::Unexplained, detail }
+        Found::new(Reason::Unexplained, detail)
     }
 }
 

@@ -126,6 +126,10 @@ pub enum Reason {
     Limits,
     /// Own orders had taken different depth before.
     OwnOrders,
+    /// The same in the minute before, of levels that were not shown anew.
+    OwnOrdersLong,
+    /// The data was of another age.
+    Staleness,
     /// Another cycle took it.
     OtherCycle,
     /// The other side tried other cycles in that step.
@@ -140,6 +144,8 @@ pub enum Reason {
     Balances,
     /// The books showed other prices when it was decided.
     BookAtDecision,
+    /// It was decided at another moment.
+    OtherMoment,
     /// The order was another one, for a reason of its round.
     OtherOrder,
     /// Refused on one side.
@@ -177,6 +183,8 @@ impl Reason {
             Reason::Settings => "settings",
             Reason::Limits => "limits",
             Reason::OwnOrders => "own_orders",
+            Reason::OwnOrdersLong => "own_orders_earlier",
+            Reason::Staleness => "staleness",
             Reason::OtherCycle => "other_cycle",
             Reason::Halted => "halted",
             Reason::Outranked => "outranked",
@@ -185,6 +193,7 @@ impl Reason {
             Reason::Stage => "stage",
             Reason::Balances => "balances",
             Reason::BookAtDecision => "book_at_decision",
+            Reason::OtherMoment => "other_moment",
             Reason::OtherOrder => "other_order",
             Reason::Rejected => "rejected",
             Reason::Unknown => "unknown",
@@ -214,6 +223,8 @@ impl Reason {
             Reason::Settings => "settings of the engine differ",
             Reason::Limits => "limits differ",
             Reason::OwnOrders => "own orders had taken other depth before",
+            Reason::OwnOrdersLong => "own orders had taken other depth in the minute before",
+            Reason::Staleness => "the data was of another age",
             Reason::OtherCycle => "another cycle took it on the other side",
             Reason::Halted => "an instrument was halted by a control on the other side",
             Reason::Outranked => "the other side tried other cycles in that step",
@@ -222,6 +233,7 @@ impl Reason {
             Reason::Stage => "over on one side alone",
             Reason::Balances => "balances did not cover the same size",
             Reason::BookAtDecision => "the books showed other prices when it was decided",
+            Reason::OtherMoment => "decided at another moment",
             Reason::OtherOrder => "the order was another one, see its round",
             Reason::Rejected => "refused on one side",
             Reason::Unknown => "outcome unknown on one side",
@@ -454,8 +466,8 @@ pub fn page(drift: &Drift) -> Page {
         tables,
     };
     let notes = vec![verdict, format!("Live less replayed: {} {asset}.", drift.difference)];
-    let note = "A round that both entered has its money at its first cause; what follows from that is told and \
-                counted with nothing. Opportunities have no money: none was earned with them.";
+    let note = "A round that both entered has its money at its fees, where these differ, and the rest at its first \
+                other cause; what follows from that is told and counted with nothing. Opportunities have no money: none was earned with them.";
     Page {
         title: "Drift: live beside its own backtest".to_owned(),
         notes,

@@ -36,6 +36,8 @@ pub struct Seen {
     pub last_ns: i64,
     /// Net gain when it was first seen, of its start asset.
     pub net: i64,
+    /// Buffers charged then, ppm: slippage, basis, and the age of the data.
+    pub buffers_ppm: i64,
     /// Orders that would have taken it then.
     pub legs: Vec<LegReport>,
 }
@@ -121,13 +123,15 @@ impl Side {
         Side::read_within(origin, Period::ALL)
     }
 
-    /// The same, of a period alone.
+    /// The same, of a period alone: of what was before it only levels, books, fees and balances count.
     pub fn read_within(origin: impl Into<Origin>, period: Period) -> Result<Side, TradesError> {
         let mut records = Records::strict(origin)?;
         let mut reader = Reader::default();
         while let Some(record) = records.next()? {
             if record.kind() == Some(Kind::Config) || period.holds(record.engine_ts_ns) {
                 reader.take(&record)?;
+            } else if record.engine_ts_ns < period.from_ns {
+                reader.before(&record);
             }
         }
         Ok(reader.end())
@@ -163,8 +167,19 @@ impl Side {
     /// Returns an opportunity of a cycle that was there between two times.
     #[must_use]
     pub fn seen_between(&self, cycle: u32, from_ns: i64, to_ns: i64) -> Option<&Seen> {
-        let all = self.by_cycle.get(&cycle)?.iter().filter_map(|idx| self.seen.get(*idx));
-        all.take_while(|seen| seen.first_ns <= to_ns).filter(|seen| from_ns <= seen.last_ns).last()
+        let all = self.by_cycle.get(&cycle)?;
+        let first = |idx: &usize| self.seen.get(*idx).is_some_and(|seen| seen.first_ns <= to_ns);
+        // A cycle has one opportunity at a time: the last that had begun lasted longest.
+        let last = all.get(all.partition_point(first).checked_sub(1)?)?;
+        self.seen.get(*last).filter(|seen| from_ns <= seen.last_ns)
+    }
+
+    /// Returns the rounds that were opened between two times.
+    #[must_use]
+    pub fn rounds_between(&self, from_ns: i64, to_ns: i64) -> &[RoundStory] {
+        let first = self.rounds.partition_point(|round| round.report.opened_ns < from_ns);
+        let last = self.rounds.partition_point(|round| round.report.opened_ns <= to_ns);
+        self.rounds.get(first..last).unwrap_or_default()
     }
 
     /// Returns the taker's fee of an instrument at a time, ppm.
@@ -243,6 +258,22 @@ impl Reader {
         let Some(table) = self.side.table.clone() else { return Ok(()) };
         self.trades.take(record, &table);
         match record.kind() {
+            Some(Kind::Round | Kind::Denial | Kind::Opportunity) => self.grouped(record, &table),
+            _ => self.state(record, &table),
+        }
+        Ok(())
+    }
+
+    /// Takes a record from before the time that is read: only how things stood.
+    pub fn before(&mut self, record: &Record) {
+        if let Some(table) = self.side.table.clone() {
+            self.state(record, &table);
+        }
+    }
+
+    fn state(&mut self, record: &Record, table: &Table) {
+        let now = record.engine_ts_ns;
+        match record.kind() {
             Some(Kind::Levels) => self.side.levels.push((now, LevelWord(record.data[0] as u64))),
             Some(Kind::BookState) => {
                 let is_live = record.data[0] == BookState::Live as i64;
@@ -278,10 +309,8 @@ impl Reader {
                     self.balances.insert((venue, posting.asset.0), posting.after.0);
                 }
             }
-            Some(Kind::Round | Kind::Denial | Kind::Opportunity) => self.grouped(record, &table),
             _ => {}
         }
-        Ok(())
     }
 
     fn grouped(&mut self, record: &Record, table: &Rc<Table>) {
@@ -312,6 +341,7 @@ impl Reader {
                 first_ns: told.first_ns,
                 last_ns: told.last_ns,
                 net: told.net.0,
+                buffers_ppm: told.buffers_ppm,
                 legs: told.legs().to_vec(),
             });
             seen.last_ns = seen.last_ns.max(told.last_ns);
