@@ -10,6 +10,9 @@ use tandem_core::units::Decimal;
 
 use super::{Done, Failure, Outcome};
 use crate::backtest::{self, BacktestError, Options, Recording, Run, sensitivity};
+use crate::reports::drift::side::Reader;
+use crate::reports::drift::{self, Side};
+use crate::table::Table;
 
 /// Arguments of `backtest`.
 #[derive(Args)]
@@ -29,6 +32,9 @@ pub struct BacktestArgs {
     /// Also at 1, 1.5, 2, 4 times the latency, 0, 50, 90 % competition, and other fees.
     #[arg(long, requires = "out")]
     sensitivity: bool,
+    /// Also compares the rounds with those that the data's run really traded, and tells the error of the simulation.
+    #[arg(long)]
+    calibrate: bool,
     /// Also a journal of the simulated run, as a live one; read it with every other command.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
@@ -77,7 +83,10 @@ pub fn backtest(args: &BacktestArgs) -> Done {
         fs::create_dir_all(out)
             .map_err(|error| Failure::failed(format!("{}: {error}", out.display())))?;
     }
-    let run = recording.run(&config, &options).map_err(failure)?;
+    let run = match args.calibrate {
+        false => recording.run(&config, &options).map_err(failure)?,
+        true => calibrated(&recording, &config, &options, &args.data)?,
+    };
     if let Some(out) = &args.out {
         write(&out.join("outcome.json"), &run.outcome)?;
         if args.sensitivity {
@@ -97,6 +106,38 @@ pub fn backtest(args: &BacktestArgs) -> Done {
         print(&run);
     }
     Ok(if run.outcome.summary.is_conserved { Outcome::Ok } else { Outcome::Failed })
+}
+
+/// A run beside what the data's own run traded.
+fn calibrated(
+    recording: &Recording,
+    config: &Config,
+    options: &Options,
+    data: &[PathBuf],
+) -> Result<Run, Failure> {
+    let [live] = data else {
+        return Err(Failure::usage("--calibrate compares with one journal: name one"));
+    };
+    let live = Side::read(live).map_err(Failure::failed)?;
+    if live.rounds.is_empty() {
+        return Err(Failure::usage("--calibrate: the data's run has no rounds to compare with"));
+    }
+    let setup = recording.effective(config).map_err(failure)?;
+    let table = Table::build(setup, "the backtest's configuration").map_err(Failure::failed)?;
+    let (mut reader, mut wrong) = (Reader::of(table), None);
+    let mut run = recording
+        .run_told(config, options, &mut |record| {
+            if wrong.is_none() {
+                wrong = reader.take(record).err();
+            }
+        })
+        .map_err(failure)?;
+    if let Some(error) = wrong {
+        return Err(Failure::failed(error));
+    }
+    let found = drift::drift(&live, &reader.end(), drift::WINDOW_MS).map_err(Failure::failed)?;
+    run.outcome.calibration = Some(found.calibration);
+    Ok(run)
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
