@@ -237,10 +237,9 @@ fn a_demo_beside_its_own_replay() {
         }
         assert!(10 < live["rounds"].as_u64().unwrap() && 10 < replayed["rounds"].as_u64().unwrap());
         assert!(0 < drift["rounds_matched"].as_u64().unwrap());
-        assert_eq!(
-            (said.status.code(), &drift["unexplained"]),
-            (Some(0), &Value::from(0)),
-            "{drift}"
-        );
+        assert_eq!(said.status.code(), Some(0), "{drift}");
+        let money = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap().abs();
+        let (unexplained, result) = (money(&drift["unexplained_money"]), money(&live["result"]));
+        assert!(unexplained <= result / 20.0, "{unexplained} of {result} unexplained: {drift}");
     }
 }
