@@ -552,6 +552,7 @@ fn every_alert_is_fired_by_its_fault() {
     live.sim()
         .post("/account", &json!({"action": "cancel", "account": ACCOUNT, "venue": "binance"}));
     desk.begin("nothing: the report's minute may still come");
+    std::thread::sleep(desk.report.saturating_duration_since(Instant::now()));
     desk.wait(&[Rule::REPORT]);
 
     // Processes.
