@@ -62,10 +62,9 @@ impl Dice {
         self.below(1_000_000) < u64::from(ppm)
     }
 
-    /// Returns a waiting time of a process without memory.
+    /// Returns a waiting time of this mean, from next to nothing to some three times as much.
     pub fn wait_ns(&mut self, mean_ns: i64) -> i64 {
-        // -ln(u) by its binary digits and a table of four terms would be exact to the last bit on every machine;
-        // an integer sum of uniforms is enough for times of outages: mean and order of size are what counts.
+        // Integers alone, so that every machine draws the same: some longer, most near the mean.
         let sum: u64 = (0..4).map(|_| self.below(1_000_000)).sum();
         let longer = if self.chance(250_000) { 2 } else { 1 };
         let parts = i128::from(sum) * longer;

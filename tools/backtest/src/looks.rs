@@ -8,6 +8,7 @@
 //!
 //! Not here: which opportunities there are (the engine).
 
+use tandem_core::graph::LEGS_MAX;
 use tandem_core::instrument::{AssetId, FeeIn, Universe};
 use tandem_core::market::Market;
 use tandem_core::order::Action;
@@ -28,7 +29,6 @@ const PUNCTUAL: usize = 1;
 const ONE_MS: usize = 5;
 /// Opportunities under way at once; more are counted as skipped.
 const OPEN_MAX: usize = 4_096;
-const LEGS_MAX: usize = 4;
 
 /// One opportunity, taken or not, as its orders would have found it.
 #[derive(Clone, Debug, PartialEq, Eq)]

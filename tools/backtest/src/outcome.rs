@@ -211,6 +211,9 @@ pub struct Funnel {
     pub opportunities: u64,
     /// What they would have earned had each been taken as first seen.
     pub opportunities_net: i64,
+    /// Opportunities that found no room to be followed: they are missing in what lateness costs.
+    #[serde(default)]
+    pub not_followed: u64,
     /// Opportunities that a round was entered for.
     pub tried: u64,
     /// What those rounds expected.

@@ -160,8 +160,9 @@ pub struct World<'a> {
     response: [Way; 3],
     outages: [Dice; 3],
     outage_counts: [u64; 3],
-    /// Until when a venue's messages are in its outage; what the engine must not see.
+    /// The venue is in an outage: the engine hears nothing of it.
     is_deaf: [bool; 3],
+    /// The outage is over, and its books are not told anew yet.
     resync: [bool; 3],
     events: BinaryHeap<Reverse<(i64, Event, u64)>>,
     event_seq: u64,
@@ -401,7 +402,7 @@ impl<'a> World<'a> {
         self.at(self.now_ns + HEALTH_NS, Event::Health);
         for venue in Venue::ALL {
             self.fees(venue);
-            self.next_outage(venue);
+            self.next_outage(venue, self.now_ns);
         }
         if self.plan.config.arm == Arm::Start {
             self.arm();
@@ -409,11 +410,12 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn next_outage(&mut self, venue: Venue) {
-        if let (Some(outage), true) = (self.models[venue.idx()].outage, self.is_there[venue.idx()])
-        {
-            let wait_ns = self.outages[venue.idx()].wait_ns(i64::from(outage.every_s) * S);
-            self.at(self.now_ns + wait_ns, Event::OutageBegins(venue as u8));
+    /// The next outage of a venue begins some time after `from_ns`.
+    fn next_outage(&mut self, venue: Venue, from_ns: i64) {
+        let idx = venue.idx();
+        if let (Some(outage), true) = (self.models[idx].outage, self.is_there[idx]) {
+            let wait_ns = self.outages[idx].wait_ns(i64::from(outage.every_s) * S);
+            self.at(from_ns + wait_ns, Event::OutageBegins(venue as u8));
         }
     }
 
@@ -949,14 +951,7 @@ impl<'a> World<'a> {
         let session = Session { venue, state, code: 0, heard_ns: 0, deadman_ns: 0 };
         self.feed(session.record(), false);
         self.at(until_ns, Event::OutageEnds(venue as u8));
-        self.next_outage_after(venue, until_ns);
-    }
-
-    fn next_outage_after(&mut self, venue: Venue, from_ns: i64) {
-        if let Some(outage) = self.models[venue.idx()].outage {
-            let wait_ns = self.outages[venue.idx()].wait_ns(i64::from(outage.every_s) * S);
-            self.at(from_ns + wait_ns, Event::OutageBegins(venue as u8));
-        }
+        self.next_outage(venue, until_ns);
     }
 
     /// The venue is back: its books are told anew as a feed would after a reconnect. What is still on its way from
@@ -1083,6 +1078,7 @@ impl<'a> World<'a> {
         data.negative_latencies = self.streams.iter().map(|stream| stream.negative).sum();
         let mut funnel = self.tally.funnel.clone();
         funnel.evaluations = self.engine.counts().evaluations;
+        funnel.not_followed = self.looks.skipped;
         let orders_filled = counts.orders_filled + counts.orders_partial;
         let summary = Summary {
             seed: self.plan.config.seed,

@@ -37,7 +37,7 @@ fn each_assumption_does_what_it_says() {
     let base = run(&with(|_| {}), &records);
     let summary = &sound(&base).summary;
     assert!(50 < summary.rounds && 0 < summary.pnl, "{summary:?}");
-    assert!(base.data.quarantines != 0 && base.data.records == records_of_the_market(&records));
+    assert!(base.data.quarantines != 0 && base.data.records == records.len() as u64);
 
     // All of it goes to others: nothing is earned, and nothing is left over.
     let share_ppm = 1_000_000;
@@ -120,10 +120,6 @@ fn each_assumption_does_what_it_says() {
     let found = run(&with(|c| c.resting = resting), &records);
     assert_eq!(found.summary.digest, summary.digest);
     assert!(found.resting.iter().any(|figures| 0 < figures.filled), "{:?}", found.resting);
-}
-
-fn records_of_the_market(records: &[tandem_core::record::Record]) -> u64 {
-    records.len() as u64
 }
 
 /// Balances run out, and transfers bring them back: with fees, after a time.

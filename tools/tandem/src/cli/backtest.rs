@@ -190,6 +190,12 @@ fn print(run: &Run) {
             summary.orders, summary.orders_filled, summary.orders_rejected, summary.fills
         ),
     ]);
+    if found.funnel.not_followed != 0 {
+        let count = found.funnel.not_followed;
+        lines.push(format!(
+            "{count} opportunities found no room to be followed: lateness costs more than told"
+        ));
+    }
     for (venue, value) in &found.value_of_ms {
         let worth = money(value.per_ms_day);
         lines.push(format!("a millisecond at {venue} is worth {worth} a day"));
