@@ -241,10 +241,22 @@ impl Kind {
         Kind::Config,
     ];
 
+    /// By tag: asked for several times a record.
+    const BY_TAG: [Option<Kind>; 256] = {
+        let mut by_tag = [None; 256];
+        let mut idx = 0;
+        while idx < Kind::ALL.len() {
+            by_tag[Kind::ALL[idx] as usize] = Some(Kind::ALL[idx]);
+            idx += 1;
+        }
+        by_tag
+    };
+
     /// Returns the kind with this tag.
+    #[inline]
     #[must_use]
-    pub fn from_tag(tag: u8) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| *kind as u8 == tag)
+    pub const fn from_tag(tag: u8) -> Option<Kind> {
+        Kind::BY_TAG[tag as usize]
     }
 }
 
@@ -265,9 +277,15 @@ impl Venue {
     pub const ALL: [Venue; 3] = [Venue::Binance, Venue::Coinbase, Venue::Kraken];
 
     /// Returns the venue with this tag.
+    #[inline]
     #[must_use]
-    pub fn from_tag(tag: u8) -> Option<Venue> {
-        Venue::ALL.into_iter().find(|venue| *venue as u8 == tag)
+    pub const fn from_tag(tag: u8) -> Option<Venue> {
+        match tag {
+            1 => Some(Venue::Binance),
+            2 => Some(Venue::Coinbase),
+            3 => Some(Venue::Kraken),
+            _ => None,
+        }
     }
 
     /// Returns the venue's name as used in configuration and output.
@@ -434,12 +452,14 @@ impl Record {
     }
 
     /// Returns the kind, or nothing where the tag is unknown.
+    #[inline]
     #[must_use]
-    pub fn kind(&self) -> Option<Kind> {
+    pub const fn kind(&self) -> Option<Kind> {
         Kind::from_tag(self.kind)
     }
 
     /// Returns whether all bits of `flags` are set.
+    #[inline]
     #[must_use]
     pub const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags

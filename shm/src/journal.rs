@@ -19,6 +19,7 @@
 //! `segment` has the format, `tail` the rule for torn and corrupt, `writer` and `reader` the two ends.
 //! Not here: durability beyond memory, which is the drain's.
 
+mod crc;
 mod reader;
 mod segment;
 mod tail;

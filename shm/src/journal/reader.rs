@@ -18,7 +18,7 @@ use super::segment::{
 use super::tail::{Frame, Next};
 use super::writer::check_schema;
 use crate::error::ShmError;
-use crate::payload::{Payload, RECORD_BYTES, assert_size, from_words};
+use crate::payload::{Payload, RECORD_BYTES, RECORD_WORDS, assert_size, from_words};
 
 /// A verification lists at most so many faults; a file of garbage has one per frame.
 const FAULTS_MAX: usize = 100;
@@ -108,12 +108,7 @@ impl<T: Payload> JournalReader<T> {
             if self.frame < self.segment.frames() {
                 let (frame, words) = self.segment.read(self.frame, self.next_seq, self.seed);
                 match frame {
-                    Frame::Valid => {
-                        self.chain = chain_next(self.chain, self.next_seq, words[15] & 0xffff_ffff);
-                        self.frame += 1;
-                        self.next_seq += 1;
-                        return Ok(Some(from_words(&words)));
-                    }
+                    Frame::Valid => return Ok(Some(self.took(&words))),
                     Frame::Empty | Frame::Uncommitted => {}
                     found => return Err(self.corrupt(found)),
                 }
@@ -132,6 +127,38 @@ impl<T: Payload> JournalReader<T> {
             self.segment = next;
             self.frame = 0;
         }
+    }
+
+    /// Adds the next records to `to`, at most `max`, and returns how many: fewer where there are no more yet.
+    ///
+    /// # Errors
+    /// As [`JournalReader::next`]; what was read before it is in `to`.
+    pub fn read_on(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, JournalError> {
+        to.reserve(max);
+        let mut words = [0; RECORD_WORDS];
+        let mut count = 0;
+        while count < max {
+            // The common case without a detour; all else is `next`'s.
+            if self.frame < self.segment.frames()
+                && self.segment.read_into(self.frame, self.next_seq, self.seed, &mut words)
+                    == Frame::Valid
+            {
+                to.push(self.took(&words));
+            } else {
+                let Some(record) = self.next()? else { break };
+                to.push(record);
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    #[inline(always)]
+    fn took(&mut self, words: &[u64; RECORD_WORDS]) -> T {
+        self.chain = chain_next(self.chain, self.next_seq, words[15] & 0xffff_ffff);
+        self.frame += 1;
+        self.next_seq += 1;
+        from_words(words)
     }
 
     /// Returns the sequence of the next record.

@@ -93,6 +93,13 @@ impl Resting {
         }
     }
 
+    /// Returns whether an order rests.
+    #[must_use]
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
     /// Takes a market record, after the books did.
     pub fn take(&mut self, record: &Record, books: &Books, now_ns: i64) {
         if self.orders.is_empty() {

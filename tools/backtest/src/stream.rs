@@ -138,26 +138,32 @@ impl Stream {
         self.items.front().map(|item| (item.engine_ns, item.idx))
     }
 
-    /// Takes out the venue's next message; the engine's side still has it.
+    /// Takes out the venue's next message where it is not later than `until_ns`; the engine's side still has it.
     #[inline]
-    pub fn pop_venue(&mut self) -> Option<&Item> {
-        let item = self.items.get(self.ahead)?;
+    pub fn pop_venue(&mut self, until_ns: i64) -> Option<&Item> {
+        let item = self.items.get(self.ahead).filter(|item| item.venue_ns <= until_ns)?;
         self.ahead += 1;
         Some(item)
     }
 
     /// Returns whether the venue's side has taken a message that the engine has not.
     #[must_use]
+    #[inline]
     pub fn is_engine_behind(&self) -> bool {
         self.ahead != 0
     }
 
-    /// Takes out the engine's next message.
+    /// Returns the engine's next message.
     #[inline]
-    pub fn pop_engine(&mut self) -> Option<Item> {
-        let item = self.items.pop_front()?;
-        // The venue's time is never later, so its side was first.
-        self.ahead = self.ahead.saturating_sub(1);
-        Some(item)
+    pub fn front_mut(&mut self) -> Option<&mut Item> {
+        self.items.front_mut()
+    }
+
+    /// Drops the engine's next message, which the venue's side has taken.
+    #[inline]
+    pub fn advance(&mut self) {
+        debug_assert!(self.is_engine_behind(), "the venue's time is never later");
+        self.items.pop_front();
+        self.ahead -= 1;
     }
 }

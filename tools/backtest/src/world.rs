@@ -47,16 +47,14 @@ const S: i64 = 1_000 * MS;
 const HEALTH_NS: i64 = 500 * MS;
 /// After the last message open orders and rounds have this long to end.
 const TAIL_NS: i64 = 30 * S;
-/// Records that are read at once.
-const READ: usize = 256;
 
 /// Where records come from, in the order in which an engine took them.
 pub trait Source {
-    /// Returns the next record; nothing at the end.
+    /// Adds the next records to `to`, some hundred at most; false at the end, with nothing added.
     ///
     /// # Errors
     /// What cannot be read, in words, with the place.
-    fn next(&mut self) -> Result<Option<Record>, String>;
+    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String>;
 }
 
 /// What a run is made of.
@@ -150,6 +148,8 @@ pub struct World<'a> {
     streams: [Stream; 3],
     is_there: [bool; 3],
     idx: u64,
+    /// Room for what is read at once.
+    read: Vec<Record>,
     read_to_ns: i64,
     lead_ns: i64,
     is_end: bool,
@@ -279,6 +279,7 @@ impl<'a> World<'a> {
             streams: Venue::ALL.map(stream),
             is_there,
             idx: 0,
+            read: Vec::new(),
             read_to_ns: i64::MIN,
             lead_ns: match models.iter().all(|model| model.venue_time == VenueTime::Engine) {
                 true => 0,
@@ -328,15 +329,13 @@ impl<'a> World<'a> {
 
     /// Reads ahead until messages up to `until_ns` on any clock are known.
     fn read(&mut self, source: &mut dyn Source, until_ns: i64) -> Result<(), RunError> {
+        let mut read = std::mem::take(&mut self.read);
         while !self.is_end && self.known_to_ns() <= until_ns {
-            for _ in 0..READ {
-                let Some(record) = source.next().map_err(RunError::Data)? else {
-                    self.is_end = true;
-                    break;
-                };
-                self.push(&record);
-            }
+            self.is_end = !source.read(&mut read).map_err(RunError::Data)?;
+            read.iter().for_each(|record| self.push(record));
+            read.clear();
         }
+        self.read = read;
         Ok(())
     }
 
@@ -421,32 +420,48 @@ impl<'a> World<'a> {
 
     /// Lets the next thing happen; false when nothing is left to happen.
     fn turn(&mut self, source: &mut dyn Source) -> Result<bool, RunError> {
+        let far = i64::MAX;
         loop {
-            let venue_next = earliest(&self.streams, Stream::next_venue);
+            let is_watched = self.is_watched();
+            let venue_next =
+                is_watched.then(|| earliest(&self.streams, Stream::next_venue)).flatten();
             let engine_next = earliest(&self.streams, Stream::next_engine);
-            let event_ns = self.events.peek().map(|Reverse((at_ns, _, _))| *at_ns);
-            let far = i64::MAX;
             let venue_ns = venue_next.map_or(far, |next| next.1);
             let engine_ns = engine_next.map_or(far, |next| next.1);
-            let event_ns = event_ns.unwrap_or(far);
+            let event_ns = self.events.peek().map_or(far, |Reverse((at_ns, _, _))| *at_ns);
             let next_ns = venue_ns.min(engine_ns).min(event_ns).min(self.next_timer_ns);
             if !self.is_end && self.known_to_ns() <= next_ns {
                 self.read(source, next_ns)?;
                 continue;
             }
-            let is_over = self.is_end && venue_next.is_none() && engine_next.is_none();
-            if is_over && !self.is_open(next_ns) {
+            if self.is_end && engine_next.is_none() && !self.is_open(next_ns) {
                 return Ok(false);
             }
             self.now_ns = self.now_ns.max(next_ns);
-            match () {
-                () if venue_ns == next_ns => self.at_venue(venue_next.map_or(0, |next| next.0)),
-                () if event_ns == next_ns => self.happen(),
-                () if engine_ns == next_ns => self.at_engine(engine_next.map_or(0, |next| next.0)),
-                () => self.timer(),
+            match (venue_next, engine_next) {
+                (Some((venue, at_ns)), _) if at_ns == next_ns => self.at_venue(venue),
+                _ if event_ns == next_ns => self.happen(),
+                (_, Some((venue, at_ns))) if at_ns == next_ns => {
+                    // Until then nothing else happens, and no message is missing.
+                    let others = self.streams.iter().enumerate().filter(|(idx, _)| *idx != venue);
+                    let other_ns = others.filter_map(|(_, stream)| stream.next_engine());
+                    let other_ns = other_ns.map(|next| next.0).min().unwrap_or(far);
+                    let known_ns = if self.is_end { far } else { self.known_to_ns() };
+                    let before_ns = match is_watched {
+                        true => next_ns,
+                        false => other_ns.min(event_ns).min(self.next_timer_ns).min(known_ns),
+                    };
+                    self.at_engine(venue, before_ns);
+                }
+                _ => self.timer(),
             }
             return Ok(true);
         }
+    }
+
+    /// Whether something has to happen at the very time when a venue's book changes.
+    fn is_watched(&self) -> bool {
+        self.resync != [false; 3] || self.resting.is_any()
     }
 
     /// Whether something is under way that the end waits for.
@@ -470,57 +485,93 @@ impl<'a> World<'a> {
         let config = &self.plan.config;
         let ms = if is_busy { config.timer_ms } else { config.timer_idle_ms.max(config.timer_ms) };
         self.next_timer_ns = self.now_ns + i64::from(ms.max(1)) * MS;
-        self.feed(Record::new(Kind::Timer, 0, u16::MAX, [0; 4]), true);
+        let timer = Record::new(Kind::Timer, 0, u16::MAX, [0; 4]);
+        self.step(&Record { engine_ts_ns: self.now_ns, ..timer });
+    }
+
+    /// The venues' books take what happened there until now. They are brought up to date when somebody looks at them,
+    /// not with every message.
+    fn settle(&mut self) {
+        for venue in 0..self.streams.len() {
+            while let Some(item) = self.streams[venue].pop_venue(self.now_ns) {
+                changed(&mut self.books, &mut self.venues[venue], &item.record);
+            }
+        }
     }
 
     fn at_venue(&mut self, venue: usize) {
-        let Some(item) = self.streams[venue].pop_venue() else { return };
-        let record = item.record;
-        match record.kind() {
-            Some(Kind::Fee) => {
-                self.venues[venue].told_fee(record.instrument, record.data[0]);
-            }
-            Some(Kind::Beat) => {}
-            _ => {
-                self.books.take(&record);
-                self.resting.take(&record, &self.books, self.now_ns);
-            }
-        }
+        let Some(item) = self.streams[venue].pop_venue(self.now_ns) else { return };
+        let record = &item.record;
+        changed(&mut self.books, &mut self.venues[venue], record);
+        self.resting.take(record, &self.books, self.now_ns);
         if self.resync[venue] && record.has(flag::LAST) {
             self.resynchronise(Venue::ALL[venue]);
         }
     }
 
-    fn at_engine(&mut self, venue: usize) {
-        let Some(item) = self.streams[venue].pop_engine() else { return };
-        if self.is_deaf[venue] || self.resync[venue] {
-            return;
+    /// The engine takes a venue's next message, and those behind it that come before `before_ns`, as long as nothing
+    /// follows from them.
+    fn at_engine(&mut self, venue: usize, before_ns: i64) {
+        let is_deaf = self.is_deaf[venue] || self.resync[venue];
+        let stream = &mut self.streams[venue];
+        loop {
+            if !stream.is_engine_behind()
+                && let Some(item) = stream.pop_venue(i64::MAX)
+            {
+                changed(&mut self.books, &mut self.venues[venue], &item.record);
+            }
+            let Some(item) = stream.front_mut() else { return };
+            self.now_ns = self.now_ns.max(item.engine_ns);
+            if !is_deaf {
+                let record = &mut item.record;
+                if let Some(seen) = self.seen_ns.get_mut(usize::from(record.instrument)) {
+                    *seen = item.venue_ns;
+                }
+                if record.kind() == Some(Kind::Fee) {
+                    stream.advance();
+                    self.settle();
+                    self.fees(Venue::ALL[venue]);
+                    return;
+                }
+                record.engine_ts_ns = self.now_ns;
+                if let Some(sink) = &mut self.told.record {
+                    sink(record);
+                }
+                self.engine.step(record, &mut self.out);
+            }
+            stream.advance();
+            if !self.out.records().is_empty() {
+                self.put_out();
+                return;
+            }
+            if stream.next_engine().is_none_or(|(at_ns, _)| before_ns <= at_ns) {
+                return;
+            }
         }
-        if let Some(seen) = self.seen_ns.get_mut(usize::from(item.record.instrument)) {
-            *seen = item.venue_ns;
-        }
-        if item.record.kind() == Some(Kind::Fee) {
-            self.fees(Venue::ALL[venue]);
-            return;
-        }
-        self.feed(item.record, true);
     }
 
     // The engine.
 
-    /// Gives the engine a record as of now, and does what it puts out.
-    fn feed(&mut self, record: Record, is_recorded: bool) {
+    /// Gives the engine what is not of the recording, as of now, and does what it puts out.
+    fn feed(&mut self, record: Record) {
         let record = Record { engine_ts_ns: self.now_ns, ..record };
-        if !is_recorded {
-            self.digest.update(record.as_bytes());
-        }
+        self.digest.update(record.as_bytes());
+        self.step(&record);
+    }
+
+    fn step(&mut self, record: &Record) {
         if let Some(sink) = &mut self.told.record {
-            sink(&record);
+            sink(record);
         }
-        self.engine.step(&record, &mut self.out);
-        if self.out.records().is_empty() {
-            return;
+        self.engine.step(record, &mut self.out);
+        if !self.out.records().is_empty() {
+            self.put_out();
         }
+    }
+
+    /// Does what the engine put out.
+    fn put_out(&mut self) {
+        self.settle();
         let out = std::mem::replace(&mut self.out, Outbox::new(0));
         let mut is_raised = false;
         for output in out.records() {
@@ -533,7 +584,7 @@ impl<'a> World<'a> {
         self.out = out;
         self.out.clear();
         if is_raised {
-            self.feed(self.page.record(), false);
+            self.feed(self.page.record());
         }
     }
 
@@ -584,7 +635,7 @@ impl<'a> World<'a> {
                 self.page = word;
             }
         }
-        self.feed(self.page.record(), false);
+        self.feed(self.page.record());
     }
 
     fn grouped(&mut self, record: &Record) {
@@ -686,6 +737,7 @@ impl<'a> World<'a> {
 
     fn happen(&mut self) {
         let Some(Reverse((_, event, _))) = self.events.pop() else { return };
+        self.settle();
         match event {
             Event::Arrive(key) => self.arrive(key),
             Event::Report(id) => self.reported(id),
@@ -706,7 +758,7 @@ impl<'a> World<'a> {
             }
             Event::Level(word) => {
                 self.page = LevelWord(word as u64);
-                self.feed(self.page.record(), false);
+                self.feed(self.page.record());
             }
             Event::Rearm => self.arm(),
             Event::Credit { transfer, failed } => self.credit(transfer as usize, failed),
@@ -800,7 +852,7 @@ impl<'a> World<'a> {
                 self.venues[terms.venue.idx()].traded(worth.into(), self.now_ns);
             }
             let record = report.record(terms.venue, terms.instrument, terms.run, terms.key);
-            self.feed(Record { recv_ts_ns: self.now_ns, ..record }, false);
+            self.feed(Record { recv_ts_ns: self.now_ns, ..record });
         }
         self.fees(terms.venue);
     }
@@ -826,7 +878,7 @@ impl<'a> World<'a> {
     fn tell_balance(&mut self, venue: Venue, asset: AssetId, source: BalanceSource) {
         let total = Amount(quanta(self.venues[venue.idx()].balance(asset).max(0)));
         let balance = Balance { venue, asset: asset.0, total, held: Amount(0), source };
-        self.feed(balance.record(true), false);
+        self.feed(balance.record(true));
     }
 
     /// Tells what the venue charges now, where that has changed.
@@ -840,7 +892,7 @@ impl<'a> World<'a> {
             if std::mem::replace(&mut self.told_fee[idx], ppm) != ppm {
                 let maker = i64::from(self.models[venue.idx()].maker_fee_ppm);
                 let data = [ppm, maker, 0, 0];
-                self.feed(Record::new(Kind::Fee, venue as u8, instrument, data), false);
+                self.feed(Record::new(Kind::Fee, venue as u8, instrument, data));
             }
         }
     }
@@ -860,18 +912,18 @@ impl<'a> World<'a> {
             };
             let heard_ns = if state == SessionState::Down { 0 } else { self.now_ns };
             let session = Session { venue, state, code: 0, heard_ns, deadman_ns: 0 };
-            self.feed(session.record(), false);
+            self.feed(session.record());
             let role = PeerRole::Gateway;
             self.peer(Peer { role, venue: Some(venue), alive: true, beat_ns: 0, same_build: true });
         }
         let role = PeerRole::Warden;
         self.peer(Peer { role, venue: None, alive: true, beat_ns: 0, same_build: true });
-        self.feed(Record::new(Kind::ClockState, 0, u16::MAX, [0, 0, 1, 0]), false);
+        self.feed(Record::new(Kind::ClockState, 0, u16::MAX, [0, 0, 1, 0]));
         self.inventory();
     }
 
     fn peer(&mut self, peer: Peer) {
-        self.feed(Peer { beat_ns: self.now_ns, ..peer }.record(), false);
+        self.feed(Peer { beat_ns: self.now_ns, ..peer }.record());
     }
 
     fn inventory(&mut self) {
@@ -933,7 +985,7 @@ impl<'a> World<'a> {
     fn adjust(&mut self, venue: Venue, asset: AssetId, by: i128) {
         let data = [Command::Adjust as i64, quanta(by), 0, 0];
         let record = Record::new(Kind::Command, venue as u8, u16::MAX, data);
-        self.feed(Record { asset: asset.0, ..record }, false);
+        self.feed(Record { asset: asset.0, ..record });
         self.tell_balance(venue, asset, BalanceSource::Stream);
     }
 
@@ -946,10 +998,10 @@ impl<'a> World<'a> {
         self.outage_counts[venue.idx()] += 1;
         self.venues[venue.idx()].gone_until_ns = until_ns;
         self.is_deaf[venue.idx()] = true;
-        self.feed(gap(venue, Reason::Disconnect, 0, 0), false);
+        self.feed(gap(venue, Reason::Disconnect, 0, 0));
         let state = SessionState::Down;
         let session = Session { venue, state, code: 0, heard_ns: 0, deadman_ns: 0 };
-        self.feed(session.record(), false);
+        self.feed(session.record());
         self.at(until_ns, Event::OutageEnds(venue as u8));
         self.next_outage(venue, until_ns);
     }
@@ -965,7 +1017,7 @@ impl<'a> World<'a> {
         }
         self.resync[venue.idx()] = false;
         while self.streams[venue.idx()].is_engine_behind() {
-            self.streams[venue.idx()].pop_engine();
+            self.streams[venue.idx()].advance();
         }
         for id in ids {
             let stamp = Record {
@@ -975,7 +1027,7 @@ impl<'a> World<'a> {
                 epoch: self.books.market().conn(id).1,
                 ..Record::new(Kind::Clear, venue as u8, id, [0; 4])
             };
-            self.feed(Record { flags: flag::SNAPSHOT, ..stamp }, false);
+            self.feed(Record { flags: flag::SNAPSHOT, ..stamp });
             let state = self.books.market().get(id);
             let told = state.state;
             let mut levels = Vec::new();
@@ -985,12 +1037,12 @@ impl<'a> World<'a> {
             for (side, level) in levels {
                 let data = [level.px.0, level.qty.0, side.idx() as i64, 0];
                 let record = Record { kind: Kind::Level as u8, data, ..stamp };
-                self.feed(Record { flags: flag::SNAPSHOT, ..record }, false);
+                self.feed(Record { flags: flag::SNAPSHOT, ..record });
             }
             let is_live = told == BookState::Live;
             let data = [if is_live { told } else { BookState::Stale } as i64, 0, 0, 0];
             let record = Record { kind: Kind::BookState as u8, data, ..stamp };
-            self.feed(Record { flags: flag::LAST, ..record }, false);
+            self.feed(Record { flags: flag::LAST, ..record });
         }
         self.health();
         for asset in (0..self.plan.universe.assets.len() as u16).map(AssetId) {
@@ -1165,6 +1217,17 @@ impl<'a> World<'a> {
     }
 }
 
+/// A venue's message changes what is there: its books, or what it charges.
+#[inline]
+fn changed(books: &mut Books, venue: &mut VenueSim, record: &Record) {
+    match record.kind() {
+        Some(Kind::Fee) => venue.told_fee(record.instrument, record.data[0]),
+        Some(Kind::Beat) => {}
+        _ => books.take(record),
+    }
+}
+
+#[inline]
 fn earliest(
     streams: &[Stream; 3],
     next: impl Fn(&Stream) -> Option<(i64, u64)>,

@@ -89,6 +89,23 @@ impl Records {
         Ok(Records { reading, is_strict: false })
     }
 
+    /// Adds the next records to `to`, some hundred at most, and returns how many: none where there are none yet.
+    ///
+    /// # Errors
+    /// As [`Records::next`]; what was read before it is in `to`.
+    pub fn read_on(&mut self, to: &mut Vec<Record>) -> Result<usize, JournalError> {
+        if let Reading::Journal(reader) = &mut self.reading {
+            return reader.read_on(to, AT_ONCE);
+        }
+        let from = to.len();
+        while to.len() - from < AT_ONCE
+            && let Some(record) = self.next()?
+        {
+            to.push(record);
+        }
+        Ok(to.len() - from)
+    }
+
     /// Returns the next record; nothing where there is none yet.
     #[expect(clippy::should_implement_trait, reason = "None is not the end: a writer may follow")]
     pub fn next(&mut self) -> Result<Option<Record>, JournalError> {
@@ -117,6 +134,9 @@ impl Records {
         }
     }
 }
+
+/// Records that are read at once.
+const AT_ONCE: usize = 256;
 
 /// The journal that is written now, or else the last one that was archived.
 fn run(places: Places, seq: u64) -> Result<Reading, JournalError> {

@@ -26,8 +26,10 @@ impl Tape {
 }
 
 impl Source for Tape {
-    fn next(&mut self) -> Result<Option<Record>, String> {
-        Ok(self.0.pop_front())
+    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
+        let count = self.0.len().min(256);
+        to.extend(self.0.drain(..count));
+        Ok(count != 0)
     }
 }
 

@@ -304,7 +304,7 @@ impl Recording {
 
     /// Runs a configuration over the data.
     pub fn run(&self, config: &Config, options: &Options) -> Result<Run, BacktestError> {
-        self.run_told(config, options, &mut |_| {})
+        self.run_told(config, options, None)
     }
 
     /// The same, and `each` gets every record that the run's journal has or would have.
@@ -312,7 +312,7 @@ impl Recording {
         &self,
         config: &Config,
         options: &Options,
-        each: &mut dyn FnMut(&Record),
+        mut each: Option<&mut dyn FnMut(&Record)>,
     ) -> Result<Run, BacktestError> {
         let config = &self.resolved(config)?;
         let table = Table::build(self.effective(config)?, "the backtest's configuration")?;
@@ -348,8 +348,11 @@ impl Recording {
             }
             Some(path) => Some(Sheets::begin(path, &plan)?),
         };
+        let is_told = each.is_some() || journal.is_some();
         let mut record = |record: &Record| {
-            each(record);
+            if let Some(each) = &mut each {
+                each(record);
+            }
             if let Some(journal) = &mut journal {
                 journal.append(record);
             }
@@ -360,7 +363,7 @@ impl Recording {
             }
         };
         let told = Told {
-            record: Some(&mut record),
+            record: is_told.then_some(&mut record),
             look: options.counterfactual.is_some().then_some(&mut look),
         };
         let outcome = tandem_backtest::run(&plan, source, told)?;
@@ -471,14 +474,46 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// Brings a record to its place in time; false where it is none that an engine takes.
+    fn place(&mut self, record: &mut Record) -> Result<bool, String> {
+        if record.has(flag::OUTPUT) || record.engine_ts_ns == 0 {
+            return Ok(false);
+        }
+        if self.first_ns == 0 {
+            self.first_ns = record.engine_ts_ns;
+        }
+        if self.shift_ns != 0 {
+            shift(record, self.shift_ns);
+        }
+        let wrong = |why: &str| {
+            let path = self.paths.get(self.at).map(|path| path.display().to_string());
+            Err(format!("{}: record {} is {why}", path.unwrap_or_default(), record.seq))
+        };
+        if self.last_ns != 0 && self.last_ns.saturating_add(AHEAD_NS) < record.engine_ts_ns {
+            return wrong("more than a year later than the one before it: run the parts apart");
+        }
+        if record.engine_ts_ns.saturating_add(BACK_NS) < self.last_ns {
+            return wrong(
+                "older than what was read before it: name the journals in the order of their time",
+            );
+        }
+        // The engine's own clock is the latest that it was told.
+        self.last_ns = self.last_ns.max(record.engine_ts_ns);
+        record.engine_ts_ns = self.last_ns;
+        Ok(true)
+    }
+}
+
 impl Source for Chain {
-    fn next(&mut self) -> Result<Option<Record>, String> {
+    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
+        let from = to.len();
         loop {
             let Some(path) = self.paths.get(self.at) else {
                 self.repeat -= 1;
                 if self.repeat == 0 || self.first_ns == 0 {
                     self.repeat = 1;
-                    return Ok(None);
+                    return Ok(false);
                 }
                 // A second of silence between one time and the next.
                 self.shift_ns = self.last_ns - self.first_ns + 1_000_000_000;
@@ -490,39 +525,24 @@ impl Source for Chain {
                 Some(reading) => reading,
                 None => self.reading.insert(Records::strict(path).map_err(wrong)?),
             };
-            let Some(mut record) = reading.next().map_err(wrong)? else {
+            if reading.read_on(to).map_err(wrong)? == 0 {
                 self.reading = None;
                 self.at += 1;
                 continue;
-            };
-            if record.has(flag::OUTPUT) || record.engine_ts_ns == 0 {
-                continue;
             }
-            if self.first_ns == 0 {
-                self.first_ns = record.engine_ts_ns;
+            let mut kept = from;
+            for idx in from..to.len() {
+                if self.place(&mut to[idx])? {
+                    if kept != idx {
+                        to[kept] = to[idx];
+                    }
+                    kept += 1;
+                }
             }
-            if self.shift_ns != 0 {
-                shift(&mut record, self.shift_ns);
+            to.truncate(kept);
+            if from < kept {
+                return Ok(true);
             }
-            if self.last_ns != 0 && self.last_ns.saturating_add(AHEAD_NS) < record.engine_ts_ns {
-                return Err(format!(
-                    "{}: record {} is more than a year later than the one before it: run the parts apart",
-                    path.display(),
-                    record.seq
-                ));
-            }
-            if record.engine_ts_ns.saturating_add(BACK_NS) < self.last_ns {
-                return Err(format!(
-                    "{}: record {} is older than what was read before it: name the journals in the \
-                     order of their time",
-                    path.display(),
-                    record.seq
-                ));
-            }
-            // The engine's own clock is the latest that it was told.
-            self.last_ns = self.last_ns.max(record.engine_ts_ns);
-            record.engine_ts_ns = self.last_ns;
-            return Ok(Some(record));
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Not here: which records are read (the parent), which period is meant (`crate::sweep`).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tandem_backtest::Source;
 use tandem_core::book::{Book, Level};
@@ -36,9 +36,10 @@ pub struct Window<S> {
     told: BTreeMap<(u8, u16, u8), Record>,
     /// Instruments whose message has begun and not ended.
     open: BTreeSet<(u8, u16)>,
-    /// What comes before the source goes on.
-    ready: VecDeque<Record>,
+    /// Room for what is read at once.
+    read: Vec<Record>,
     has_begun: bool,
+    is_over: bool,
 }
 
 impl<S: Source> Window<S> {
@@ -46,7 +47,8 @@ impl<S: Source> Window<S> {
     pub fn new(source: S, period: Period) -> Window<S> {
         let has_begun = period == Period::ALL;
         let (known, told, open) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Window { source, period, known, told, open, ready: VecDeque::new(), has_begun }
+        let read = Vec::new();
+        Window { source, period, known, told, open, read, has_begun, is_over: false }
     }
 
     /// Keeps what a record before the period leaves behind.
@@ -105,19 +107,19 @@ impl<S: Source> Window<S> {
     }
 
     /// The books as they stand, told at a time.
-    fn begin(&mut self, at_ns: i64) {
+    fn begin(&mut self, at_ns: i64, to: &mut Vec<Record>) {
         self.has_begun = true;
         let at = |record: &Record| Record { engine_ts_ns: at_ns, ..*record };
-        self.ready.extend(std::mem::take(&mut self.told).values().map(at));
+        to.extend(std::mem::take(&mut self.told).values().map(at));
         for ((venue, instrument), known) in std::mem::take(&mut self.known) {
-            self.ready.extend(known.change.iter().map(at));
+            to.extend(known.change.iter().map(at));
             let stamp =
                 Record { flags: flag::SNAPSHOT, engine_ts_ns: at_ns, data: [0; 4], ..known.last };
-            self.ready.push_back(Record { kind: Kind::Clear as u8, ..stamp });
+            to.push(Record { kind: Kind::Clear as u8, ..stamp });
             for side in Side::BOTH {
                 for level in known.book.levels(side) {
                     let data = [level.px.0, level.qty.0, side.idx() as i64, 0];
-                    self.ready.push_back(Record { kind: Kind::Level as u8, data, ..stamp });
+                    to.push(Record { kind: Kind::Level as u8, data, ..stamp });
                 }
             }
             let stale = Record {
@@ -133,33 +135,38 @@ impl<S: Source> Window<S> {
                 ..at(&state)
             });
             debug_assert_eq!((state.venue, state.instrument), (venue, instrument));
-            self.ready.push_back(Record { flags: state.flags | flag::LAST, ..state });
+            to.push(Record { flags: state.flags | flag::LAST, ..state });
         }
     }
 }
 
 impl<S: Source> Source for Window<S> {
-    fn next(&mut self) -> Result<Option<Record>, String> {
-        loop {
-            if let Some(record) = self.ready.pop_front() {
-                return Ok(Some(record));
+    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
+        let from = to.len();
+        while to.len() == from && !self.is_over {
+            let mut read = std::mem::take(&mut self.read);
+            self.is_over = !self.source.read(&mut read)?;
+            for record in read.drain(..) {
+                let at_ns = record.engine_ts_ns;
+                if self.period.to_ns <= at_ns {
+                    self.is_over = true;
+                    break;
+                }
+                if self.has_begun {
+                    to.push(record);
+                    continue;
+                }
+                // A message that reaches into the period belongs to what is before it.
+                if at_ns < self.period.from_ns || !self.open.is_empty() {
+                    self.keep(record);
+                    continue;
+                }
+                self.begin(at_ns, to);
+                to.push(record);
             }
-            let Some(record) = self.source.next()? else { return Ok(None) };
-            let at_ns = record.engine_ts_ns;
-            if self.period.to_ns <= at_ns {
-                return Ok(None);
-            }
-            if self.has_begun {
-                return Ok(Some(record));
-            }
-            // A message that reaches into the period belongs to what is before it.
-            if at_ns < self.period.from_ns || !self.open.is_empty() {
-                self.keep(record);
-                continue;
-            }
-            self.begin(at_ns);
-            self.ready.push_back(record);
+            self.read = read;
         }
+        Ok(to.len() != from)
     }
 }
 
@@ -169,11 +176,14 @@ mod tests {
 
     use super::*;
 
-    struct List(VecDeque<Record>);
+    struct List(Vec<Record>);
 
     impl Source for List {
-        fn next(&mut self) -> Result<Option<Record>, String> {
-            Ok(self.0.pop_front())
+        fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
+            // Three at once: what is cut lies in the middle of what was read.
+            let count = self.0.len().min(3);
+            to.extend(self.0.drain(..count));
+            Ok(count != 0)
         }
     }
 
@@ -192,8 +202,10 @@ mod tests {
     }
 
     fn cut(records: Vec<Record>, from_ns: i64, to_ns: i64) -> Vec<Record> {
-        let mut window = Window::new(List(records.into()), Period { from_ns, to_ns });
-        std::iter::from_fn(|| window.next().expect("a list")).collect()
+        let mut window = Window::new(List(records), Period { from_ns, to_ns });
+        let mut found = Vec::new();
+        while window.read(&mut found).expect("a list") {}
+        found
     }
 
     #[test]

@@ -126,11 +126,15 @@ fn calibrated(
     let table = Table::build(setup, "the backtest's configuration").map_err(Failure::failed)?;
     let (mut reader, mut wrong) = (Reader::of(table), None);
     let mut run = recording
-        .run_told(config, options, &mut |record| {
-            if wrong.is_none() {
-                wrong = reader.take(record).err();
-            }
-        })
+        .run_told(
+            config,
+            options,
+            Some(&mut |record| {
+                if wrong.is_none() {
+                    wrong = reader.take(record).err();
+                }
+            }),
+        )
         .map_err(failure)?;
     if let Some(error) = wrong {
         return Err(Failure::failed(error));

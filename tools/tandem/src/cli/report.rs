@@ -186,11 +186,15 @@ fn replay(args: &DriftArgs, period: Period) -> Result<Side, Failure> {
     let table = Table::build(setup, "the replay's configuration").map_err(Failure::failed)?;
     let (mut reader, mut wrong) = (Reader::of(table), None);
     let options = Options { period, ..Options::default() };
-    let run = recording.run_told(&config, &options, &mut |record| {
-        if wrong.is_none() {
-            wrong = reader.take(record).err();
-        }
-    });
+    let run = recording.run_told(
+        &config,
+        &options,
+        Some(&mut |record| {
+            if wrong.is_none() {
+                wrong = reader.take(record).err();
+            }
+        }),
+    );
     let run = run.map_err(failure)?;
     match (wrong, run.outcome.summary.is_conserved) {
         (Some(error), _) => Err(Failure::failed(error)),
