@@ -1,12 +1,13 @@
 //! One instrument's book at one venue: flat arrays, touched where change happens.
 //!
 //! Invariant: each side holds distinct positive prices with positive quantities, sorted so that the
-//! best is the last element. A change near the best moves few elements; nothing is allocated after
-//! construction. Beyond its capacity a side forgets its worst level and says so.
+//! best is the last element. A change moves what is on its shorter side, up or down: there is room at
+//! both ends. Nothing is allocated after construction. Beyond its capacity a side forgets its worst
+//! level and says so.
 //!
 //! Not here: whether the book is right (`tandem-feeds` proves it), who may use it (`engine`).
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 
 use crate::units::{Px, Qty, Side};
 
@@ -43,14 +44,102 @@ pub enum Change {
     Nothing,
 }
 
-/// How far from the best a change is looked for one by one before the rest is searched by halves.
-/// Most changes of the recorded venues are within the best few levels.
-const LINEAR_LEVELS: usize = 8;
+/// Levels that are looked through at once, all of them: a count has no branch to guess wrong.
+const RUN: usize = 16;
+/// Up to so many runs their first levels are looked through at once; beyond that, by halves.
+const RUNS: usize = 32;
+
+/// Levels in a row, worst first, with room at both ends.
+#[derive(Clone, Debug)]
+struct Row {
+    room: Box<[Level]>,
+    from: usize,
+    to: usize,
+}
+
+impl Row {
+    fn new(capacity: usize) -> Row {
+        // One more than the capacity, so that an insertion into a full side needs no special case; and
+        // as much again, so that levels wander a while before they are brought back to the middle.
+        let room = alloc::vec![Level::default(); 2 * (capacity + 1)].into_boxed_slice();
+        Row { from: capacity, to: capacity, room }
+    }
+
+    #[inline]
+    fn levels(&self) -> &[Level] {
+        &self.room[self.from..self.to]
+    }
+
+    #[inline]
+    fn levels_mut(&mut self) -> &mut [Level] {
+        &mut self.room[self.from..self.to]
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.to - self.from
+    }
+
+    fn clear(&mut self) {
+        self.from = self.room.len() / 2;
+        self.to = self.from;
+    }
+
+    /// Makes room at both ends.
+    #[cold]
+    fn centre(&mut self) {
+        let from = (self.room.len() - self.len()) / 2;
+        let to = from + self.len();
+        self.room.copy_within(self.from..self.to, from);
+        (self.from, self.to) = (from, to);
+    }
+
+    #[inline]
+    fn insert(&mut self, at: usize, level: Level) {
+        if self.from == 0 || self.to == self.room.len() {
+            self.centre();
+        }
+        let at = self.from + at;
+        if at - self.from < self.to - at {
+            self.room.copy_within(self.from..at, self.from - 1);
+            self.from -= 1;
+            self.room[at - 1] = level;
+        } else {
+            self.room.copy_within(at..self.to, at + 1);
+            self.to += 1;
+            self.room[at] = level;
+        }
+    }
+
+    #[inline]
+    fn remove(&mut self, at: usize) {
+        let at = self.from + at;
+        if at - self.from < self.to - at {
+            self.room.copy_within(self.from..at, self.from + 1);
+            self.from += 1;
+        } else {
+            self.room.copy_within(at + 1..self.to, at);
+            self.to -= 1;
+        }
+    }
+
+    /// Forgets the `count` worst.
+    #[inline]
+    fn drop_worst(&mut self, count: usize) {
+        self.from += count.min(self.len());
+    }
+
+    /// Forgets the best.
+    #[inline]
+    fn drop_best(&mut self) {
+        self.to = self.to.max(self.from + 1) - 1;
+    }
+}
 
 /// Both sides of one book.
 #[derive(Clone, Debug)]
 pub struct Book {
-    sides: [Vec<Level>; 2],
+    sides: [Row; 2],
     capacity: usize,
 }
 
@@ -59,14 +148,12 @@ impl Book {
     #[must_use]
     pub fn new(capacity: usize) -> Book {
         assert!(0 < capacity, "a book holds at least one level a side");
-        // One more than the capacity, so that an insertion into a full side needs no special case.
-        let side = || Vec::with_capacity(capacity + 1);
-        Book { sides: [side(), side()], capacity }
+        Book { sides: [Row::new(capacity), Row::new(capacity)], capacity }
     }
 
     /// Forgets every level.
     pub fn clear(&mut self) {
-        self.sides.iter_mut().for_each(Vec::clear);
+        self.sides.iter_mut().for_each(Row::clear);
     }
 
     /// Returns how many levels a side has.
@@ -78,7 +165,7 @@ impl Book {
     /// Returns whether both sides are empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sides.iter().all(Vec::is_empty)
+        self.sides.iter().all(|row| row.len() == 0)
     }
 
     /// Returns how many levels a side can hold.
@@ -91,14 +178,14 @@ impl Book {
     #[inline]
     #[must_use]
     pub fn best(&self, side: Side) -> Option<Level> {
-        self.sides[side.idx()].last().copied()
+        self.sides[side.idx()].levels().last().copied()
     }
 
     /// Returns the level of a rank; the best has rank 0.
     #[inline]
     #[must_use]
     pub fn level(&self, side: Side, rank: usize) -> Option<Level> {
-        let levels = &self.sides[side.idx()];
+        let levels = self.sides[side.idx()].levels();
         levels.len().checked_sub(rank + 1).map(|idx| levels[idx])
     }
 
@@ -107,7 +194,7 @@ impl Book {
         &self,
         side: Side,
     ) -> impl DoubleEndedIterator<Item = Level> + ExactSizeIterator + '_ {
-        self.sides[side.idx()].iter().rev().copied()
+        self.sides[side.idx()].levels().iter().rev().copied()
     }
 
     /// Returns whether the best bid is at or above the best ask.
@@ -123,15 +210,15 @@ impl Book {
     #[inline]
     pub fn set(&mut self, side: Side, px: Px, qty: Qty) -> Change {
         debug_assert!(0 < px.0 && 0 <= qty.0, "decoders refuse other prices and quantities");
-        let capacity = self.capacity;
-        let levels = &mut self.sides[side.idx()];
+        let row = &mut self.sides[side.idx()];
+        let levels = row.levels_mut();
         let at = find(levels, side, px);
         // The element at `at - 1` has this rank, and so has one inserted at `at`.
         let rank = levels.len() - at;
         match at.checked_sub(1).map(|below| &mut levels[below]) {
             Some(level) if level.px == px => {
                 if qty.0 == 0 {
-                    levels.remove(at - 1);
+                    row.remove(at - 1);
                     Change::Removed { rank }
                 } else if level.qty == qty {
                     Change::Nothing
@@ -140,12 +227,12 @@ impl Book {
                     Change::Updated { rank }
                 }
             }
-            _ if qty.0 == 0 || rank == capacity => Change::Nothing,
+            _ if qty.0 == 0 || rank == self.capacity => Change::Nothing,
             _ => {
-                levels.insert(at, Level { px, qty });
-                let dropped = capacity < levels.len();
+                row.insert(at, Level { px, qty });
+                let dropped = self.capacity < row.len();
                 if dropped {
-                    levels.remove(0);
+                    row.drop_worst(1);
                 }
                 Change::Inserted { rank, dropped }
             }
@@ -155,7 +242,8 @@ impl Book {
     /// Takes a quantity off a level; one that has no more than that goes. A price without a level is none.
     #[inline]
     pub fn lower(&mut self, side: Side, px: Px, by: Qty) {
-        let levels = &mut self.sides[side.idx()];
+        let row = &mut self.sides[side.idx()];
+        let levels = row.levels_mut();
         let at = find(levels, side, px);
         let Some(level) = at.checked_sub(1).map(|below| &mut levels[below]) else { return };
         if level.px != px {
@@ -164,7 +252,7 @@ impl Book {
         if by < level.qty {
             level.qty = Qty(level.qty.0 - by.0);
         } else {
-            levels.remove(at - 1);
+            row.remove(at - 1);
         }
     }
 
@@ -173,13 +261,13 @@ impl Book {
     /// the side is another one than before.
     pub fn set_best(&mut self, side: Side, level: Option<Level>) -> bool {
         let before = self.best(side);
-        let levels = &mut self.sides[side.idx()];
+        let row = &mut self.sides[side.idx()];
         match level {
-            None => levels.clear(),
+            None => row.clear(),
             Some(level) => {
                 let key = side.rank_key(level.px);
-                while levels.last().is_some_and(|last| key < side.rank_key(last.px)) {
-                    levels.pop();
+                while row.levels().last().is_some_and(|last| key < side.rank_key(last.px)) {
+                    row.drop_best();
                 }
                 self.set(side, level.px, level.qty);
             }
@@ -190,21 +278,24 @@ impl Book {
     /// Adds a level that is worse than all the side has, as a snapshot's levels come; refuses (false)
     /// one that is not, or one beyond the capacity.
     pub fn push_worst(&mut self, side: Side, px: Px, qty: Qty) -> bool {
-        let levels = &mut self.sides[side.idx()];
-        let worse = levels.first().is_none_or(|worst| side.rank_key(px) < side.rank_key(worst.px));
-        if !worse || levels.len() == self.capacity || qty.0 <= 0 {
+        let row = &mut self.sides[side.idx()];
+        let worst = row.levels().first();
+        let worse = worst.is_none_or(|worst| side.rank_key(px) < side.rank_key(worst.px));
+        if !worse || row.len() == self.capacity || qty.0 <= 0 {
             return false;
         }
-        levels.insert(0, Level { px, qty });
+        row.insert(0, Level { px, qty });
         true
     }
 
     /// Makes a side equal to another book's; beyond the capacity the worst are left out.
     pub fn copy(&mut self, side: Side, from: &Book) {
-        let theirs = &from.sides[side.idx()];
-        let ours = &mut self.sides[side.idx()];
-        ours.clear();
-        ours.extend_from_slice(&theirs[theirs.len().saturating_sub(self.capacity)..]);
+        let theirs = from.sides[side.idx()].levels();
+        let theirs = &theirs[theirs.len().saturating_sub(self.capacity)..];
+        let row = &mut self.sides[side.idx()];
+        row.from = (row.room.len() - theirs.len()) / 2;
+        row.to = row.from + theirs.len();
+        row.levels_mut().copy_from_slice(theirs);
     }
 
     /// Replaces a side by a snapshot's levels, given best first. Levels out of order are put in order,
@@ -213,42 +304,29 @@ impl Book {
     pub fn replace(&mut self, side: Side, best_first: impl Iterator<Item = Level>) -> usize {
         self.sides[side.idx()].clear();
         let mut dropped = 0;
-        // Collected best first, then turned: a snapshot in order costs one pass and one reversal.
         let mut sorted = true;
         for level in best_first {
-            let levels = &mut self.sides[side.idx()];
-            if sorted && 0 < level.qty.0 {
-                let next =
-                    levels.last().is_none_or(|l| side.rank_key(level.px) < side.rank_key(l.px));
-                if next {
-                    if levels.len() < self.capacity {
-                        levels.push(level);
-                    } else {
-                        dropped += 1;
-                    }
-                    continue;
+            let row = &self.sides[side.idx()];
+            let worst = row.levels().first();
+            let is_next =
+                worst.is_none_or(|worst| side.rank_key(level.px) < side.rank_key(worst.px));
+            sorted &= is_next;
+            // In order a level goes to the end of the row, or is left out; else it is looked for.
+            dropped += match sorted && 0 < level.qty.0 {
+                true => usize::from(!self.push_worst(side, level.px, level.qty)),
+                false => {
+                    let change = self.set(side, level.px, level.qty);
+                    usize::from(matches!(change, Change::Inserted { dropped: true, .. }))
                 }
-            }
-            if sorted {
-                levels.reverse();
-                sorted = false;
-            }
-            if let Change::Inserted { dropped: true, .. } = self.set(side, level.px, level.qty) {
-                dropped += 1;
-            }
-        }
-        if sorted {
-            self.sides[side.idx()].reverse();
+            };
         }
         dropped
     }
 
     /// Keeps the best `keep` levels of a side.
     pub fn truncate(&mut self, side: Side, keep: usize) {
-        let levels = &mut self.sides[side.idx()];
-        if keep < levels.len() {
-            levels.drain(..levels.len() - keep);
-        }
+        let row = &mut self.sides[side.idx()];
+        row.drop_worst(row.len().saturating_sub(keep));
     }
 }
 
@@ -256,20 +334,34 @@ impl Book {
 /// `px`, if any, is the one before that position.
 #[inline]
 fn find(levels: &[Level], side: Side, px: Px) -> usize {
-    let key = side.rank_key(px);
-    let mut at = levels.len();
-    for _ in 0..LINEAR_LEVELS {
-        if at == 0 || side.rank_key(levels[at - 1].px) <= key {
-            return at;
-        }
-        at -= 1;
+    match side {
+        Side::Bid => prefix(levels, |level| level.px <= px),
+        Side::Ask => prefix(levels, |level| px <= level.px),
     }
-    levels[..at].partition_point(|level| side.rank_key(level.px) <= key)
+}
+
+/// Returns how many levels from the worst on satisfy what only a prefix of them does.
+#[inline(always)]
+fn prefix(levels: &[Level], is_in: impl Fn(&Level) -> bool) -> usize {
+    let count = |levels: &[Level]| levels.iter().map(|l| usize::from(is_in(l))).sum::<usize>();
+    // Most changes of the recorded venues' trading are near the best.
+    let (rest, near) = levels.split_at(levels.len().saturating_sub(RUN));
+    let found = count(near);
+    if found != 0 || rest.is_empty() {
+        return rest.len() + found;
+    }
+    if RUNS * RUN < rest.len() {
+        return rest.partition_point(is_in);
+    }
+    let runs = rest.chunks(RUN).map(|run| usize::from(is_in(&run[0]))).sum::<usize>();
+    let from = runs.saturating_sub(1) * RUN;
+    from + count(&rest[from..rest.len().min(from + RUN)])
 }
 
 #[cfg(test)]
 mod tests {
     use alloc::collections::BTreeMap;
+    use alloc::vec::Vec;
 
     use proptest::prelude::*;
 
@@ -318,29 +410,64 @@ mod tests {
         assert_eq!(book.best(Side::Bid), None);
     }
 
+    /// Holds a book against an ordered map that forgets its worst beyond the capacity.
+    fn equals_a_map(ops: Vec<(bool, i64, i64)>, capacity: usize) -> Result<(), TestCaseError> {
+        let mut book = Book::new(capacity);
+        let mut maps: [BTreeMap<i64, i64>; 2] = Default::default();
+        for (ask, px, qty) in ops {
+            let side = if ask { Side::Ask } else { Side::Bid };
+            let map = &mut maps[side.idx()];
+            let key = side.rank_key(Px(px));
+            let better = map.range(key..).filter(|(k, _)| **k != key).count();
+            let before = map.get(&key).copied();
+            if qty == 0 {
+                map.remove(&key)
+            } else {
+                map.insert(key, qty)
+            };
+            let dropped = capacity < map.len();
+            let forgotten = if dropped { map.pop_first() } else { None };
+            let expected = match (before, qty) {
+                (None, 0) => Change::Nothing,
+                (Some(_), 0) => Change::Removed { rank: better },
+                (Some(before), qty) if before == qty => Change::Nothing,
+                (Some(_), _) => Change::Updated { rank: better },
+                (None, _) if forgotten.is_some_and(|(k, _)| k == key) => Change::Nothing,
+                (None, _) => Change::Inserted { rank: better, dropped },
+            };
+            prop_assert_eq!(book.set(side, Px(px), Qty(qty)), expected);
+            prop_assert_eq!(book.len(side), map.len());
+            let best = map.last_key_value().map(|(key, qty)| (key.abs(), *qty));
+            prop_assert_eq!(book.best(side).map(|l| (l.px.0, l.qty.0)), best);
+        }
+        for side in Side::BOTH {
+            let model: Vec<_> =
+                maps[side.idx()].iter().rev().map(|(key, qty)| (key.abs(), *qty)).collect();
+            let ours: Vec<_> = book.levels(side).map(|l| (l.px.0, l.qty.0)).collect();
+            prop_assert_eq!(ours, model);
+        }
+        Ok(())
+    }
+
     proptest! {
-        /// Against an ordered map that forgets its worst beyond the capacity.
         #[test]
         fn equals_an_ordered_map(
             ops in proptest::collection::vec((any::<bool>(), 1..60i64, 0..4i64), 0..400),
             capacity in 1..40usize,
         ) {
-            let mut book = Book::new(capacity);
-            let mut maps: [BTreeMap<i64, i64>; 2] = Default::default();
-            for (ask, px, qty) in ops {
-                let side = if ask { Side::Ask } else { Side::Bid };
-                book.set(side, Px(px), Qty(qty));
-                let map = &mut maps[side.idx()];
-                let key = side.rank_key(Px(px));
-                if qty == 0 { map.remove(&key); } else { map.insert(key, qty); }
-                if capacity < map.len() { map.pop_first(); }
-                for side in Side::BOTH {
-                    let model: Vec<_> = maps[side.idx()].iter().rev()
-                        .map(|(key, qty)| (key.abs(), *qty)).collect();
-                    let ours: Vec<_> = book.levels(side).map(|l| (l.px.0, l.qty.0)).collect();
-                    prop_assert_eq!(ours, model);
-                }
-            }
+            equals_a_map(ops, capacity)?;
+        }
+
+        /// Deep enough for every way to look for a level, and to wander from end to end of its room.
+        #[test]
+        fn a_deep_one_too(
+            ops in proptest::collection::vec((any::<bool>(), 1..2_000i64, 0..3i64), 0..6_000),
+            capacity in 1..900usize,
+            drift in 0..4i64,
+        ) {
+            let drifting = ops.into_iter().enumerate();
+            let ops = drifting.map(|(at, (ask, px, qty))| (ask, px + at as i64 * drift, qty));
+            equals_a_map(ops.collect(), capacity)?;
         }
 
         #[test]
