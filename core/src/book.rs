@@ -44,10 +44,8 @@ pub enum Change {
     Nothing,
 }
 
-/// Levels that are looked through at once, all of them: a count has no branch to guess wrong.
-const RUN: usize = 16;
-/// Up to so many runs their first levels are looked through at once; beyond that, by halves.
-const RUNS: usize = 32;
+/// Levels at the best that are looked through at once, all of them: a count has no branch to guess wrong.
+const NEAR: usize = 16;
 
 /// Levels in a row, worst first, with room at both ends.
 #[derive(Clone, Debug)]
@@ -345,17 +343,12 @@ fn find(levels: &[Level], side: Side, px: Px) -> usize {
 fn prefix(levels: &[Level], is_in: impl Fn(&Level) -> bool) -> usize {
     let count = |levels: &[Level]| levels.iter().map(|l| usize::from(is_in(l))).sum::<usize>();
     // Most changes of the recorded venues' trading are near the best.
-    let (rest, near) = levels.split_at(levels.len().saturating_sub(RUN));
+    let (rest, near) = levels.split_at(levels.len().saturating_sub(NEAR));
     let found = count(near);
     if found != 0 || rest.is_empty() {
         return rest.len() + found;
     }
-    if RUNS * RUN < rest.len() {
-        return rest.partition_point(is_in);
-    }
-    let runs = rest.chunks(RUN).map(|run| usize::from(is_in(&run[0]))).sum::<usize>();
-    let from = runs.saturating_sub(1) * RUN;
-    from + count(&rest[from..rest.len().min(from + RUN)])
+    rest.partition_point(is_in)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@
 use alloc::vec::Vec;
 
 use crate::account::{Balance, Peer, Session};
-use crate::book::{Book, Level};
 use crate::controls::View;
 use crate::detector::{Detector, Evaluation, Verdict};
 use crate::episode::{Episodes, Outbox, Seen};
@@ -365,32 +364,7 @@ impl Engine {
     fn on_book(&mut self, record: &Record) -> bool {
         let Some(venue) = self.venue_of(record) else { return false };
         self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns.min(self.now_ns));
-        self.market.fed_by(record.instrument, record.conn, record.epoch);
-        let fallback = record.has(flag::FALLBACK);
-        let state = self.market.get_mut(record.instrument);
-        state.in_batch = true;
-        state.update_id = record.update_id;
-        state.recv_ts_ns = record.recv_ts_ns;
-        if record.venue_ts_ns != 0 {
-            state.venue_ts_ns = record.venue_ts_ns;
-        }
-        let best = match record.kind() {
-            Some(Kind::Level) => set_level(&mut state.book, &record.data),
-            Some(Kind::Bbo) => set_bbo(&mut state.book, &record.data),
-            Some(Kind::Clear) => {
-                state.book.clear();
-                Some([true, true])
-            }
-            // BookState is the only other kind that comes here.
-            _ => BookState::from_tag(record.data[0]).map(|told| {
-                let live = told == BookState::Live && fallback;
-                state.state = if live { BookState::Fallback } else { told };
-                [true, true]
-            }),
-        };
-        if best.is_none() {
-            state.state = BookState::Stale;
-        }
+        let best = self.market.take(record);
         if let Some(desk) = &mut self.desk {
             desk.on_book(&mut self.market, record, self.now_ns);
         }
@@ -436,21 +410,16 @@ impl Engine {
     }
 
     fn on_instrument_change(&mut self, record: &Record) -> bool {
-        let (Some(_), Some(status)) =
-            (self.venue_of(record), TradingStatus::from_tag(record.data[0]))
-        else {
+        if self.venue_of(record).is_none() {
             return false;
-        };
-        let [_, tick, lot, notional_min] = record.data;
-        // Rules that make no sense halt the instrument: doubt does not trade.
-        let sound = 0 < tick && 0 < lot && 0 <= notional_min;
+        }
+        let Some(sound) = self.market.change(record) else { return false };
         if sound {
+            let [_, tick, lot, notional_min] = record.data;
             let rules = &mut self.universe.instruments[usize::from(record.instrument)];
             (rules.tick, rules.lot) = (Px(tick), Qty(lot));
             rules.notional_min = Amount(notional_min);
         }
-        self.market.get_mut(record.instrument).trading =
-            if sound { status } else { TradingStatus::Halted };
         if let (true, Some(desk)) = (sound, &mut self.desk) {
             desk.on_rules(record.instrument, self.now_ns);
         }
@@ -463,13 +432,7 @@ impl Engine {
         let Some(venue) = Venue::from_tag(record.venue) else {
             return record.venue == 0;
         };
-        for id in 0..self.universe.instruments.len() {
-            if self.universe.instruments[id].venue == venue {
-                let state = self.market.get_mut(id as u16);
-                state.state = BookState::Stale;
-                state.in_batch = false;
-            }
-        }
+        self.market.lose(venue);
         self.touch_venue(venue);
         true
     }
@@ -826,30 +789,6 @@ const fn is_about_orders(kind: Kind) -> bool {
             | Kind::ClockState
             | Kind::Restore
     )
-}
-
-/// Applies a `Level`; nothing where it makes no sense, else which best changed.
-fn set_level(book: &mut Book, data: &[i64; 4]) -> Option<[bool; 2]> {
-    let side = Side::from_idx(data[2])?;
-    if data[0] <= 0 || data[1] < 0 {
-        return None;
-    }
-    let before = book.best(side);
-    book.set(side, Px(data[0]), Qty(data[1]));
-    let mut best = [false; 2];
-    best[side.idx()] = before != book.best(side);
-    Some(best)
-}
-
-/// Applies a `Bbo`; nothing where it makes no sense, else which best changed.
-fn set_bbo(book: &mut Book, data: &[i64; 4]) -> Option<[bool; 2]> {
-    let level = |px: i64, qty: i64| match (px, qty) {
-        (_, 0) => Some(None),
-        (px, qty) if 0 < px && 0 < qty => Some(Some(Level { px: Px(px), qty: Qty(qty) })),
-        _ => None,
-    };
-    let (bid, ask) = (level(data[0], data[1])?, level(data[2], data[3])?);
-    Some([book.set_best(Side::Bid, bid), book.set_best(Side::Ask, ask)])
 }
 
 /// Returns the record that tells an engine that a venue's records were lost.

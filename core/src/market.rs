@@ -7,11 +7,11 @@
 
 use alloc::vec::Vec;
 
-use crate::book::{Book, Level};
+use crate::book::{Book, Change, Level};
 use crate::instrument::{AssetId, Universe};
 use crate::params::VenueParams;
-use crate::record::{BookState, TradingStatus, Venue};
-use crate::units::Side;
+use crate::record::{BookState, Kind, Record, TradingStatus, Venue, flag};
+use crate::units::{Px, Qty, Side};
 
 /// Connections remembered a venue. Ids count up; older ones than this are forgotten, and a book that
 /// still names one has no age and cannot be used.
@@ -20,6 +20,8 @@ const CONNECTIONS: usize = 64;
 /// Everything known of one instrument.
 #[derive(Clone, Debug)]
 pub struct InstrumentState {
+    /// Its venue.
+    pub venue: Venue,
     /// Best levels of the venue's book.
     pub book: Book,
     /// What the handler says of it.
@@ -103,6 +105,7 @@ impl Market {
     #[must_use]
     pub fn new(universe: &Universe, window_levels: usize) -> Market {
         let instruments = universe.instruments.iter().map(|rules| InstrumentState {
+            venue: rules.venue,
             book: Book::new(window_levels),
             state: BookState::Init,
             trading: rules.status,
@@ -173,6 +176,75 @@ impl Market {
     pub fn conn(&self, instrument: u16) -> (u32, u16) {
         let state = self.get(instrument);
         (state.conn, state.epoch)
+    }
+
+    /// Takes a `Level`, `Clear`, `Bbo` or `BookState` of an instrument: a batch of it has begun. Returns which side's
+    /// best changed; nothing where the record makes no sense: then the book is stale.
+    #[inline]
+    pub fn take(&mut self, record: &Record) -> Option<[bool; 2]> {
+        self.fed_by(record.instrument, record.conn, record.epoch);
+        let state = self.get_mut(record.instrument);
+        state.in_batch = true;
+        state.update_id = record.update_id;
+        state.recv_ts_ns = record.recv_ts_ns;
+        if record.venue_ts_ns != 0 {
+            state.venue_ts_ns = record.venue_ts_ns;
+        }
+        let best = match record.kind() {
+            Some(Kind::Level) => set_level(&mut state.book, &record.data),
+            Some(Kind::Bbo) => set_bbo(&mut state.book, &record.data),
+            Some(Kind::Clear) => {
+                state.book.clear();
+                Some([true, true])
+            }
+            Some(Kind::BookState) => BookState::from_tag(record.data[0]).map(|told| {
+                let is_fallback = told == BookState::Live && record.has(flag::FALLBACK);
+                state.state = if is_fallback { BookState::Fallback } else { told };
+                [true, true]
+            }),
+            _ => None,
+        };
+        if best.is_none() {
+            state.state = BookState::Stale;
+        }
+        best
+    }
+
+    /// Takes an `InstrumentChange`: whether it takes orders from now on. Rules that make no sense halt it: doubt does
+    /// not trade. Returns whether they do; nothing where the status is none that we know, and nothing changed.
+    pub fn change(&mut self, record: &Record) -> Option<bool> {
+        let [status, tick, lot, notional_min] = record.data;
+        let status = TradingStatus::from_tag(status)?;
+        let is_sound = 0 < tick && 0 < lot && 0 <= notional_min;
+        let state = self.get_mut(record.instrument);
+        state.trading = if is_sound { status } else { TradingStatus::Halted };
+        Some(is_sound)
+    }
+
+    /// Records of a venue were lost: none of its books is proven any more.
+    pub fn lose(&mut self, venue: Venue) {
+        for state in self.instruments.iter_mut().filter(|state| state.venue == venue) {
+            state.state = BookState::Stale;
+            state.in_batch = false;
+        }
+    }
+
+    /// Makes a venue what it is in another market of the same universe, but for what our own orders and controls did.
+    pub fn adopt(&mut self, venue: Venue, from: &Market) {
+        self.venues[venue.idx()].clone_from(&from.venues[venue.idx()]);
+        for (ours, theirs) in self.instruments.iter_mut().zip(&from.instruments) {
+            if theirs.venue != venue {
+                continue;
+            }
+            for side in Side::BOTH {
+                ours.book.copy(side, &theirs.book);
+            }
+            (ours.state, ours.trading) = (theirs.state, theirs.trading);
+            ours.in_batch = theirs.in_batch;
+            ours.update_id = theirs.update_id;
+            (ours.venue_ts_ns, ours.recv_ts_ns) = (theirs.venue_ts_ns, theirs.recv_ts_ns);
+            (ours.conn, ours.epoch) = (theirs.conn, theirs.epoch);
+        }
     }
 
     /// Notes a venue's own state.
@@ -248,6 +320,36 @@ impl Market {
                 },
             )
     }
+}
+
+/// Applies a `Level`; nothing where it makes no sense, else which best changed.
+#[inline]
+fn set_level(book: &mut Book, data: &[i64; 4]) -> Option<[bool; 2]> {
+    let side = Side::from_idx(data[2])?;
+    if data[0] <= 0 || data[1] < 0 {
+        return None;
+    }
+    // Only the best has rank 0, before or after.
+    let is_best = match book.set(side, Px(data[0]), Qty(data[1])) {
+        Change::Inserted { rank, .. } | Change::Updated { rank } | Change::Removed { rank } => {
+            rank == 0
+        }
+        Change::Nothing => false,
+    };
+    let mut best = [false; 2];
+    best[side.idx()] = is_best;
+    Some(best)
+}
+
+/// Applies a `Bbo`; nothing where it makes no sense, else which best changed.
+fn set_bbo(book: &mut Book, data: &[i64; 4]) -> Option<[bool; 2]> {
+    let level = |px: i64, qty: i64| match (px, qty) {
+        (_, 0) => Some(None),
+        (px, qty) if 0 < px && 0 < qty => Some(Some(Level { px: Px(px), qty: Qty(qty) })),
+        _ => None,
+    };
+    let (bid, ask) = (level(data[0], data[1])?, level(data[2], data[3])?);
+    Some([book.set_best(Side::Bid, bid), book.set_best(Side::Ask, ask)])
 }
 
 #[cfg(test)]

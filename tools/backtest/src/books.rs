@@ -9,11 +9,10 @@
 
 use std::collections::BTreeMap;
 
-use tandem_core::book::Level;
 use tandem_core::instrument::Universe;
 use tandem_core::market::Market;
 use tandem_core::params::{Params, VenueParams};
-use tandem_core::record::{BookState, Kind, Record, TradingStatus, Venue};
+use tandem_core::record::{Kind, Record, TradingStatus, Venue, flag};
 use tandem_core::units::{Px, Qty, Side};
 
 use crate::config::{Competition, PPM};
@@ -58,8 +57,10 @@ pub struct Books {
     taken: BTreeMap<(u16, usize, i64), Taken>,
     recovery_ns: i64,
     competition: Competition,
-    /// Books that came into quarantine.
-    pub quarantines: u64,
+    /// By venue: instruments of which a batch has begun.
+    open: [Vec<u16>; 3],
+    /// By venue: the engine's market has taken messages that these books have not.
+    is_behind: [bool; 3],
 }
 
 impl Books {
@@ -80,122 +81,110 @@ impl Books {
             taken: BTreeMap::new(),
             recovery_ns,
             competition,
-            quarantines: 0,
+            open: Default::default(),
+            is_behind: [false; 3],
         }
     }
 
     /// Returns the books.
     #[must_use]
     pub fn market(&self) -> &Market {
+        debug_assert_eq!(
+            self.is_behind, [false; 3],
+            "somebody looks at books that are not up to date"
+        );
         &self.market
     }
 
-    /// Takes a market record at the venue's time. What makes no sense puts its book in quarantine.
+    /// Takes a market record at the venue's time, as the engine does at its own. What makes no sense puts its book in
+    /// quarantine.
     pub fn take(&mut self, record: &Record) {
-        let kind = record.kind();
-        if kind == Some(Kind::Gap) {
-            for instrument in 0..self.venues.len() {
-                if self.venues[instrument] as u8 == record.venue {
-                    self.quarantine(instrument as u16);
+        let Some(venue) = Venue::from_tag(record.venue) else { return };
+        let instrument = record.instrument;
+        let is_ours = self.venues.get(usize::from(instrument)) == Some(&venue);
+        let (conn, epoch) = (record.conn, record.epoch);
+        match record.kind() {
+            Some(Kind::Gap) => self.market.lose(venue),
+            Some(Kind::Beat) => self.market.heard(venue, conn, epoch, record.data[0]),
+            Some(Kind::Status) => {
+                if let Some(status) = TradingStatus::from_tag(record.data[0]) {
+                    self.market.set_venue_status(venue, status);
                 }
             }
-            return;
-        }
-        if kind == Some(Kind::Status) {
-            let told = TradingStatus::from_tag(record.data[0]);
-            if let (Some(venue), Some(status)) = (Venue::from_tag(record.venue), told) {
-                self.market.set_venue_status(venue, status);
+            Some(Kind::Trade) if is_ours => {
+                self.market.heard(venue, conn, epoch, record.recv_ts_ns);
             }
-            return;
-        }
-        let instrument = record.instrument;
-        let Some(venue) = self.venues.get(usize::from(instrument)).copied() else { return };
-        if venue as u8 != record.venue {
-            return;
-        }
-        self.market.heard(venue, record.conn, record.epoch, record.recv_ts_ns);
-        self.market.fed_by(instrument, record.conn, record.epoch);
-        let is_sound = match kind {
-            Some(Kind::Level) => self.set_level(record),
-            Some(Kind::Bbo) => self.set_bbo(record),
-            Some(Kind::Clear) => {
-                self.market.get_mut(instrument).book.clear();
-                self.show(instrument, None, record.recv_ts_ns);
-                true
+            Some(Kind::InstrumentChange) if is_ours => {
+                self.market.change(record);
             }
-            Some(Kind::BookState) => {
-                let told = BookState::from_tag(record.data[0]);
-                let fallback = record.has(tandem_core::record::flag::FALLBACK);
-                let state = match told {
-                    Some(BookState::Live) if fallback => BookState::Fallback,
-                    Some(state) => state,
-                    None => BookState::Stale,
-                };
-                let is_now = state != BookState::Live;
-                let was = self.market.get(instrument).state == BookState::Live;
-                self.market.get_mut(instrument).state = state;
-                self.quarantines += u64::from(was && is_now);
-                told.is_some()
+            Some(Kind::Level | Kind::Clear | Kind::Bbo | Kind::BookState) if is_ours => {
+                self.market.heard(venue, conn, epoch, record.recv_ts_ns);
+                let best = self.market.take(record);
+                let open = &mut self.open[venue.idx()];
+                if !open.contains(&instrument) {
+                    open.push(instrument);
+                }
+                if let (Some(best), false) = (best, self.taken.is_empty()) {
+                    self.shown(record, best);
+                }
             }
-            Some(Kind::InstrumentChange) => {
-                let status = TradingStatus::from_tag(record.data[0]);
-                self.market.get_mut(instrument).trading = status.unwrap_or(TradingStatus::Halted);
-                return;
-            }
-            _ => return,
-        };
-        if !is_sound {
-            self.quarantine(instrument);
+            _ => {}
         }
-        let state = self.market.get_mut(instrument);
-        state.in_batch = !record.has(tandem_core::record::flag::LAST);
-        state.venue_ts_ns = record.venue_ts_ns;
+        if record.has(flag::LAST) {
+            for instrument in self.open[venue.idx()].drain(..) {
+                self.market.get_mut(instrument).in_batch = false;
+            }
+        }
     }
 
-    fn quarantine(&mut self, instrument: u16) {
-        let state = self.market.get_mut(instrument);
-        self.quarantines += u64::from(state.state == BookState::Live);
-        state.state = BookState::Stale;
-        state.in_batch = false;
+    /// Returns whether the books have to see every message of a venue: nobody else knows what it shows of the levels
+    /// that our orders took.
+    #[must_use]
+    #[inline]
+    pub fn is_attentive(&self) -> bool {
+        !self.taken.is_empty()
     }
 
-    fn set_level(&mut self, record: &Record) -> bool {
-        let [px, qty, side, _] = record.data;
-        let Some(side) = Side::from_idx(side) else { return false };
-        if px <= 0 || qty < 0 {
-            return false;
+    /// Notes that a message was left out that only the engine's market has taken.
+    #[inline]
+    pub fn skip(&mut self, venue: usize) {
+        debug_assert!(!self.is_attentive(), "then none is left out");
+        self.is_behind[venue] = true;
+    }
+
+    /// Makes up for messages that were left out, from the engine's market, which has taken them all.
+    pub fn catch_up(&mut self, venue: Venue, market: &Market) {
+        if !std::mem::take(&mut self.is_behind[venue.idx()]) {
+            return;
         }
-        self.market.get_mut(record.instrument).book.set(side, Px(px), Qty(qty));
-        self.show(record.instrument, Some((side, Px(px))), record.recv_ts_ns);
-        true
+        self.market.adopt(venue, market);
+        let ids = (0..self.venues.len() as u16).filter(|id| market.get(*id).venue == venue);
+        let open = &mut self.open[venue.idx()];
+        open.clear();
+        open.extend(ids.filter(|id| market.get(*id).in_batch));
     }
 
-    fn set_bbo(&mut self, record: &Record) -> bool {
-        let [bid, bid_qty, ask, ask_qty] = record.data;
-        for (side, px, qty) in [(Side::Bid, bid, bid_qty), (Side::Ask, ask, ask_qty)] {
-            let level = match (px, qty) {
-                (_, 0) => None,
-                (px, qty) if 0 < px && 0 < qty => Some(Level { px: Px(px), qty: Qty(qty) }),
-                _ => return false,
-            };
-            let book = &mut self.market.get_mut(record.instrument).book;
-            let was = book.best(side);
-            if book.set_best(side, level) || was != level {
-                self.show(
-                    record.instrument,
-                    level.map(|level| (side, level.px)),
-                    record.recv_ts_ns,
-                );
+    /// A book record shows levels anew.
+    fn shown(&mut self, record: &Record, best: [bool; 2]) {
+        let (instrument, now_ns) = (record.instrument, record.recv_ts_ns);
+        match record.kind() {
+            Some(Kind::Level) => {
+                let level = Side::from_idx(record.data[2]).map(|side| (side, Px(record.data[0])));
+                self.show(instrument, level, now_ns);
             }
+            Some(Kind::Bbo) => {
+                for side in Side::BOTH.into_iter().filter(|side| best[side.idx()]) {
+                    let level = self.market.get(instrument).book.best(side);
+                    self.show(instrument, level.map(|level| (side, level.px)), now_ns);
+                }
+            }
+            Some(Kind::Clear) => self.show(instrument, None, now_ns),
+            _ => {}
         }
-        true
     }
 
     /// The venue shows a level anew, or all of a book.
     fn show(&mut self, instrument: u16, level: Option<(Side, Px)>, now_ns: i64) {
-        if self.taken.is_empty() {
-            return;
-        }
         let recovery_ns = self.recovery_ns;
         match level {
             Some((side, px)) => {
@@ -239,7 +228,7 @@ impl Books {
     #[must_use]
     pub fn is_usable(&self, instrument: u16, now_ns: i64) -> bool {
         let venue = self.venues[usize::from(instrument)];
-        self.market.usable(venue, instrument, &self.params[venue.idx()], now_ns).is_ok()
+        self.market().usable(venue, instrument, &self.params[venue.idx()], now_ns).is_ok()
     }
 
     /// Returns the share of displayed depth that others have taken of a crossing of this age.
@@ -264,7 +253,7 @@ impl Books {
         with_own: bool,
         mut each: impl FnMut(Offer) -> bool,
     ) {
-        for level in self.market.get(instrument).book.levels(side) {
+        for level in self.market().get(instrument).book.levels(side) {
             let own = match with_own && !self.taken.is_empty() {
                 true => self.taken(instrument, side, level.px, now_ns),
                 false => 0,

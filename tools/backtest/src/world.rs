@@ -162,6 +162,7 @@ pub struct World<'a> {
     outage_counts: [u64; 3],
     /// The venue is in an outage: the engine hears nothing of it.
     is_deaf: [bool; 3],
+    quarantines: Quarantines,
     /// The outage is over, and its books are not told anew yet.
     resync: [bool; 3],
     events: BinaryHeap<Reverse<(i64, Event, u64)>>,
@@ -293,6 +294,7 @@ impl<'a> World<'a> {
             outages: Venue::ALL.map(|venue| Dice::new(seed, For::Outage, venue.idx() as u64)),
             outage_counts: [0; 3],
             is_deaf: [false; 3],
+            quarantines: Quarantines::new(universe.instruments.len()),
             resync: [false; 3],
             events: BinaryHeap::new(),
             event_seq: 0,
@@ -493,6 +495,7 @@ impl<'a> World<'a> {
     /// not with every message.
     fn settle(&mut self) {
         for venue in 0..self.streams.len() {
+            self.books.catch_up(Venue::ALL[venue], self.engine.market());
             while let Some(item) = self.streams[venue].pop_venue(self.now_ns) {
                 changed(&mut self.books, &mut self.venues[venue], &item.record);
             }
@@ -518,7 +521,17 @@ impl<'a> World<'a> {
             if !stream.is_engine_behind()
                 && let Some(item) = stream.pop_venue(i64::MAX)
             {
-                changed(&mut self.books, &mut self.venues[venue], &item.record);
+                // What the engine takes as well the books have from it, once they are asked for.
+                let is_needed = is_deaf || self.books.is_attentive();
+                match item.record.kind() {
+                    Some(Kind::Fee) => {
+                        changed(&mut self.books, &mut self.venues[venue], &item.record)
+                    }
+                    _ if is_needed => {
+                        changed(&mut self.books, &mut self.venues[venue], &item.record)
+                    }
+                    _ => self.books.skip(venue),
+                }
             }
             let Some(item) = stream.front_mut() else { return };
             self.now_ns = self.now_ns.max(item.engine_ns);
@@ -538,6 +551,7 @@ impl<'a> World<'a> {
                     sink(record);
                 }
                 self.engine.step(record, &mut self.out);
+                self.quarantines.watch(record, &self.engine);
             }
             stream.advance();
             if !self.out.records().is_empty() {
@@ -564,6 +578,7 @@ impl<'a> World<'a> {
             sink(record);
         }
         self.engine.step(record, &mut self.out);
+        self.quarantines.watch(record, &self.engine);
         if !self.out.records().is_empty() {
             self.put_out();
         }
@@ -1126,7 +1141,7 @@ impl<'a> World<'a> {
             .map(|(asset, fee)| worth(asset, *fee, Bias::High))
             .fold(0, i64::saturating_add);
         let mut data = self.data;
-        data.quarantines = self.books.quarantines;
+        data.quarantines = self.quarantines.count;
         data.negative_latencies = self.streams.iter().map(|stream| stream.negative).sum();
         let mut funnel = self.tally.funnel.clone();
         funnel.evaluations = self.engine.counts().evaluations;
@@ -1217,12 +1232,41 @@ impl<'a> World<'a> {
     }
 }
 
+/// Books that the engine had to stop using.
+struct Quarantines {
+    /// By instrument.
+    is_live: Vec<bool>,
+    /// Records that made no sense to the engine, so far.
+    rejected: u64,
+    count: u64,
+}
+
+impl Quarantines {
+    fn new(instruments: usize) -> Quarantines {
+        Quarantines { is_live: vec![false; instruments], rejected: 0, count: 0 }
+    }
+
+    /// After the engine took a record.
+    #[inline]
+    fn watch(&mut self, record: &Record, engine: &Engine) {
+        let rejected = engine.counts().rejected;
+        let is_told = matches!(record.kind(), Some(Kind::BookState | Kind::Gap));
+        if !is_told && rejected == self.rejected {
+            return;
+        }
+        self.rejected = rejected;
+        for (was, state) in self.is_live.iter_mut().zip(engine.market().instruments()) {
+            let is = state.state == BookState::Live;
+            self.count += u64::from(std::mem::replace(was, is) && !is);
+        }
+    }
+}
+
 /// A venue's message changes what is there: its books, or what it charges.
 #[inline]
 fn changed(books: &mut Books, venue: &mut VenueSim, record: &Record) {
     match record.kind() {
         Some(Kind::Fee) => venue.told_fee(record.instrument, record.data[0]),
-        Some(Kind::Beat) => {}
         _ => books.take(record),
     }
 }
