@@ -1672,7 +1672,9 @@ impl Desk {
         self.on_paper(env);
         self.time_out(env);
         for place in 0..self.rounds.places() {
-            self.progress_at(env, place);
+            if self.rounds.get(place).is_some() {
+                self.progress_at(env, place);
+            }
         }
         if self.limits.mode != Mode::Paper {
             let before = env.now_ns.saturating_sub(self.limits.own_interest_ns);

@@ -18,7 +18,7 @@ use super::segment::{
 use super::tail::{Frame, Next};
 use super::writer::check_schema;
 use crate::error::ShmError;
-use crate::payload::{Payload, RECORD_BYTES, RECORD_WORDS, assert_size, from_words};
+use crate::payload::{Payload, RECORD_BYTES, assert_size, from_words};
 
 /// A verification lists at most so many faults; a file of garbage has one per frame.
 const FAULTS_MAX: usize = 100;
@@ -108,7 +108,10 @@ impl<T: Payload> JournalReader<T> {
             if self.frame < self.segment.frames() {
                 let (frame, words) = self.segment.read(self.frame, self.next_seq, self.seed);
                 match frame {
-                    Frame::Valid => return Ok(Some(self.took(&words))),
+                    Frame::Valid => {
+                        self.pass(words[15]);
+                        return Ok(Some(from_words(&words)));
+                    }
                     Frame::Empty | Frame::Uncommitted => {}
                     found => return Err(self.corrupt(found)),
                 }
@@ -129,36 +132,37 @@ impl<T: Payload> JournalReader<T> {
         }
     }
 
-    /// Adds the next records to `to`, at most `max`, and returns how many: fewer where there are no more yet.
+    /// Fills `to` from its front with the next records and returns how many: fewer where there are no more yet, none
+    /// at the end.
     ///
     /// # Errors
-    /// As [`JournalReader::next`]; what was read before it is in `to`.
-    pub fn read_on(&mut self, to: &mut Vec<T>, max: usize) -> Result<usize, JournalError> {
-        to.reserve(max);
-        let mut words = [0; RECORD_WORDS];
-        let mut count = 0;
-        while count < max {
+    /// As [`JournalReader::next`]; what comes before the fault is returned first.
+    pub fn fill(&mut self, to: &mut [T]) -> Result<usize, JournalError> {
+        for (count, slot) in to.iter_mut().enumerate() {
             // The common case without a detour; all else is `next`'s.
-            if self.frame < self.segment.frames()
-                && self.segment.read_into(self.frame, self.next_seq, self.seed, &mut words)
-                    == Frame::Valid
-            {
-                to.push(self.took(&words));
-            } else {
-                let Some(record) = self.next()? else { break };
-                to.push(record);
+            if self.frame < self.segment.frames() {
+                let (frame, words) = self.segment.read(self.frame, self.next_seq, self.seed);
+                if frame == Frame::Valid {
+                    self.pass(words[15]);
+                    *slot = from_words(&words);
+                    continue;
+                }
             }
-            count += 1;
+            match self.next() {
+                Ok(Some(record)) => *slot = record,
+                Err(error) if count == 0 => return Err(error),
+                Ok(None) | Err(_) => return Ok(count),
+            }
         }
-        Ok(count)
+        Ok(to.len())
     }
 
+    /// Goes on behind a valid frame with this last word.
     #[inline(always)]
-    fn took(&mut self, words: &[u64; RECORD_WORDS]) -> T {
-        self.chain = chain_next(self.chain, self.next_seq, words[15] & 0xffff_ffff);
+    fn pass(&mut self, last: u64) {
+        self.chain = chain_next(self.chain, self.next_seq, last & 0xffff_ffff);
         self.frame += 1;
         self.next_seq += 1;
-        from_words(words)
     }
 
     /// Returns the sequence of the next record.

@@ -246,36 +246,24 @@ impl Segment {
     }
 
     /// Reads a frame that should have this sequence.
-    #[inline]
-    pub(super) fn read(&self, at: usize, seq: u64, seed: u32) -> (Frame, FrameWords) {
-        let mut words = [0; RECORD_WORDS];
-        let frame = self.read_into(at, seq, seed, &mut words);
-        (frame, words)
-    }
-
-    /// The same, into the caller's words.
     #[inline(always)]
-    pub(super) fn read_into(
-        &self,
-        at: usize,
-        seq: u64,
-        seed: u32,
-        words: &mut FrameWords,
-    ) -> Frame {
+    pub(super) fn read(&self, at: usize, seq: u64, seed: u32) -> (Frame, FrameWords) {
         let cells = self.frame(at);
+        let mut words = [0; RECORD_WORDS];
         // Acquire, partner: the Release store in `write_frame`.
         words[0] = cells[0].load(Ordering::Acquire);
         for (word, cell) in words.iter_mut().zip(cells).skip(1) {
             // Relaxed: ordered by the sequence; a committed frame does not change any more.
             *word = cell.load(Ordering::Relaxed);
         }
-        match words[0] {
-            0 if *words == [0; RECORD_WORDS] => Frame::Empty,
+        let frame = match words[0] {
+            0 if words == [0; RECORD_WORDS] => Frame::Empty,
             0 => Frame::Uncommitted,
             found if found != seq => Frame::WrongSequence,
-            _ if words[15] & CHECKSUM_MASK != frame_checksum(seed, words) => Frame::BadChecksum,
+            _ if words[15] & CHECKSUM_MASK != frame_checksum(seed, &words) => Frame::BadChecksum,
             _ => Frame::Valid,
-        }
+        };
+        (frame, words)
     }
 
     /// Clears an uncommitted frame, so that the segment ends in zeros.

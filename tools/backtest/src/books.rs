@@ -104,7 +104,10 @@ impl Books {
         let is_ours = self.venues.get(usize::from(instrument)) == Some(&venue);
         let (conn, epoch) = (record.conn, record.epoch);
         match record.kind() {
-            Some(Kind::Gap) => self.market.lose(venue),
+            Some(Kind::Gap) => {
+                self.market.lose(venue);
+                self.open[venue.idx()].clear();
+            }
             Some(Kind::Beat) => self.market.heard(venue, conn, epoch, record.data[0]),
             Some(Kind::Status) => {
                 if let Some(status) = TradingStatus::from_tag(record.data[0]) {
@@ -267,5 +270,105 @@ impl Books {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tandem_core::engine::{Engine, OUTBOX_RECORDS};
+    use tandem_core::episode::Outbox;
+
+    use tandem_core::record::BookState;
+
+    use super::*;
+    use crate::desk;
+    use crate::dice::{Dice, For};
+
+    const RECORDS: i64 = 20_000;
+
+    /// Anything that may stand in a recording, sound or not.
+    fn record(dice: &mut Dice, at_ns: i64) -> Record {
+        let mut below = |n: u64| dice.below(n) as i64;
+        let kinds = [Kind::Bbo, Kind::Clear, Kind::BookState, Kind::Status, Kind::InstrumentChange];
+        let rare = [Kind::Gap, Kind::Beat, Kind::Trade];
+        let kind = match below(10) {
+            0 => kinds[below(5) as usize],
+            1 => rare[below(3) as usize],
+            _ => Kind::Level,
+        };
+        let instrument = below(6) as u16;
+        let venue = if below(20) == 0 { below(5) as u8 } else { 1 + instrument.min(2) as u8 };
+        let is_odd = below(30) == 0;
+        let side = if is_odd { below(3) } else { below(2) };
+        let status = if below(8) == 0 { below(6) } else { TradingStatus::Trading as i64 };
+        let live = BookState::Live as i64;
+        let data = match kind {
+            Kind::Level if is_odd => [below(40), below(9) - 1, side, 0],
+            Kind::Level => [1 + 20 * side + below(20), below(9), side, 0],
+            Kind::Bbo => [1 + below(20), below(4), 21 + below(20), below(8) - i64::from(is_odd)],
+            Kind::Beat => [at_ns, 0, 0, 0],
+            Kind::BookState => [if below(4) == 0 { below(7) - 1 } else { live }, 0, 0, 0],
+            _ => [status, below(20), 1, 1],
+        };
+        Record {
+            flags: if below(3) == 0 { flag::LAST } else { 0 },
+            conn: below(3) as u32,
+            epoch: below(2) as u16,
+            update_id: below(100) as u64,
+            venue_ts_ns: below(2) * at_ns,
+            recv_ts_ns: at_ns,
+            engine_ts_ns: at_ns,
+            ..Record::new(kind, venue, instrument, data)
+        }
+    }
+
+    #[test]
+    fn catching_up_is_having_taken_everything() {
+        let universe = desk::universe(true);
+        let params = Params { window_levels: 8, ..desk::params() };
+        let none = Competition { share_ppm: 0, ramp_us: 0 };
+        let books = || Books::new(&universe, &params, 0, none);
+        let (mut eager, mut lazy) = (books(), books());
+        let mut engine = Engine::new(universe.clone(), params.clone()).expect("a sound plan");
+        let mut out = Outbox::new(OUTBOX_RECORDS);
+        let mut dice = Dice::new(5, For::Lost, 0);
+        let (mut looks, mut usable) = (0, 0);
+        for at_ns in 1..=RECORDS {
+            let record = record(&mut dice, at_ns);
+            engine.step(&record, &mut out);
+            out.clear();
+            eager.take(&record);
+            match Venue::from_tag(record.venue) {
+                // Some it takes itself: it must be able to go on from either.
+                Some(_) if dice.chance(PPM / 2) && lazy.is_behind == [false; 3] => {
+                    lazy.take(&record);
+                }
+                Some(venue) => lazy.skip(venue.idx()),
+                None => {}
+            }
+            if !dice.chance(PPM / 5) {
+                continue;
+            }
+            Venue::ALL.into_iter().for_each(|venue| lazy.catch_up(venue, engine.market()));
+            looks += 1;
+            for id in 0..universe.instruments.len() as u16 {
+                let (a, b) = (eager.market(), lazy.market());
+                let venue = a.get(id).venue;
+                let of = |market: &Market| {
+                    let state = market.get(id);
+                    let sides = Side::BOTH.map(|side| state.book.levels(side).collect::<Vec<_>>());
+                    let flags = (state.state, state.trading, state.in_batch, state.update_id);
+                    let stamps = (state.venue_ts_ns, market.age_ns(venue, id, at_ns));
+                    (sides, flags, stamps, market.conn(id), market.venue_trades(venue))
+                };
+                assert_eq!(of(a), of(b), "record {at_ns}, instrument {id}");
+                usable += u32::from(lazy.is_usable(id, at_ns));
+            }
+            let sorted = |books: &Books| books.open.clone().map(|ids| BTreeSet::from_iter(ids));
+            assert_eq!(sorted(&eager), sorted(&lazy), "record {at_ns}");
+        }
+        assert!(1_000 < looks && 50 < usable, "{looks} looks, {usable} usable books");
     }
 }

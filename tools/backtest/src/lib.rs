@@ -8,6 +8,9 @@
 
 mod books;
 pub mod config;
+#[cfg(test)]
+#[path = "../../../core/tests/desk/mod.rs"]
+mod desk;
 mod dice;
 mod latency;
 mod looks;

@@ -113,15 +113,19 @@ impl Stream {
         if stamped {
             self.latency.add(recv_ns.saturating_add(later_ns).saturating_sub(self.venue_ns));
         }
-        let mut record = Record { engine_ts_ns: self.engine_ns, ..*record };
+        let (venue_ns, engine_ns) = (self.venue_ns, self.engine_ns);
+        self.items.push_back(Item { venue_ns, engine_ns, idx, record: *record });
+        if later_ns == 0 {
+            return;
+        }
+        let Some(Item { record, .. }) = self.items.back_mut() else { return };
+        record.engine_ts_ns = engine_ns;
         if record.recv_ts_ns != 0 {
             record.recv_ts_ns = record.recv_ts_ns.saturating_add(later_ns);
         }
         if record.kind() == Some(Kind::Beat) {
             record.data[0] = record.data[0].saturating_add(later_ns);
         }
-        let (venue_ns, engine_ns) = (self.venue_ns, self.engine_ns);
-        self.items.push_back(Item { venue_ns, engine_ns, idx, record });
     }
 
     /// Returns when the venue's side takes its next message, and its place.

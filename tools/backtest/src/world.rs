@@ -48,13 +48,16 @@ const HEALTH_NS: i64 = 500 * MS;
 /// After the last message open orders and rounds have this long to end.
 const TAIL_NS: i64 = 30 * S;
 
+/// Records that are read at once.
+const READ: usize = 64;
+
 /// Where records come from, in the order in which an engine took them.
 pub trait Source {
-    /// Adds the next records to `to`, some hundred at most; false at the end, with nothing added.
+    /// Fills `to` from its front with the next records and returns how many: none at the end.
     ///
     /// # Errors
     /// What cannot be read, in words, with the place.
-    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String>;
+    fn read(&mut self, to: &mut [Record]) -> Result<usize, String>;
 }
 
 /// What a run is made of.
@@ -280,7 +283,7 @@ impl<'a> World<'a> {
             streams: Venue::ALL.map(stream),
             is_there,
             idx: 0,
-            read: Vec::new(),
+            read: vec![Record::default(); READ],
             read_to_ns: i64::MIN,
             lead_ns: match models.iter().all(|model| model.venue_time == VenueTime::Engine) {
                 true => 0,
@@ -333,9 +336,9 @@ impl<'a> World<'a> {
     fn read(&mut self, source: &mut dyn Source, until_ns: i64) -> Result<(), RunError> {
         let mut read = std::mem::take(&mut self.read);
         while !self.is_end && self.known_to_ns() <= until_ns {
-            self.is_end = !source.read(&mut read).map_err(RunError::Data)?;
-            read.iter().for_each(|record| self.push(record));
-            read.clear();
+            let count = source.read(&mut read).map_err(RunError::Data)?;
+            self.is_end = count == 0;
+            read[..count].iter().for_each(|record| self.push(record));
         }
         self.read = read;
         Ok(())

@@ -89,21 +89,21 @@ impl Records {
         Ok(Records { reading, is_strict: false })
     }
 
-    /// Adds the next records to `to`, some hundred at most, and returns how many: none where there are none yet.
+    /// Fills `to` from its front with the next records and returns how many: none where there are none yet.
     ///
     /// # Errors
-    /// As [`Records::next`]; what was read before it is in `to`.
-    pub fn read_on(&mut self, to: &mut Vec<Record>) -> Result<usize, JournalError> {
+    /// As [`Records::next`].
+    pub fn fill(&mut self, to: &mut [Record]) -> Result<usize, JournalError> {
         if let Reading::Journal(reader) = &mut self.reading {
-            return reader.read_on(to, AT_ONCE);
+            return reader.fill(to);
         }
-        let from = to.len();
-        while to.len() - from < AT_ONCE
-            && let Some(record) = self.next()?
-        {
-            to.push(record);
+        for (count, slot) in to.iter_mut().enumerate() {
+            match self.next()? {
+                Some(record) => *slot = record,
+                None => return Ok(count),
+            }
         }
-        Ok(to.len() - from)
+        Ok(to.len())
     }
 
     /// Returns the next record; nothing where there is none yet.
@@ -134,9 +134,6 @@ impl Records {
         }
     }
 }
-
-/// Records that are read at once.
-const AT_ONCE: usize = 256;
 
 /// The journal that is written now, or else the last one that was archived.
 fn run(places: Places, seq: u64) -> Result<Reading, JournalError> {

@@ -26,10 +26,10 @@ impl Tape {
 }
 
 impl Source for Tape {
-    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
-        let count = self.0.len().min(256);
-        to.extend(self.0.drain(..count));
-        Ok(count != 0)
+    fn read(&mut self, to: &mut [Record]) -> Result<usize, String> {
+        let count = self.0.len().min(to.len());
+        to.iter_mut().zip(self.0.drain(..count)).for_each(|(slot, record)| *slot = record);
+        Ok(count)
     }
 }
 

@@ -506,14 +506,13 @@ impl Chain {
 }
 
 impl Source for Chain {
-    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
-        let from = to.len();
+    fn read(&mut self, to: &mut [Record]) -> Result<usize, String> {
         loop {
             let Some(path) = self.paths.get(self.at) else {
                 self.repeat -= 1;
                 if self.repeat == 0 || self.first_ns == 0 {
                     self.repeat = 1;
-                    return Ok(false);
+                    return Ok(0);
                 }
                 // A second of silence between one time and the next.
                 self.shift_ns = self.last_ns - self.first_ns + 1_000_000_000;
@@ -525,13 +524,14 @@ impl Source for Chain {
                 Some(reading) => reading,
                 None => self.reading.insert(Records::strict(path).map_err(wrong)?),
             };
-            if reading.read_on(to).map_err(wrong)? == 0 {
+            let count = reading.fill(to).map_err(wrong)?;
+            if count == 0 {
                 self.reading = None;
                 self.at += 1;
                 continue;
             }
-            let mut kept = from;
-            for idx in from..to.len() {
+            let mut kept = 0;
+            for idx in 0..count {
                 if self.place(&mut to[idx])? {
                     if kept != idx {
                         to[kept] = to[idx];
@@ -539,9 +539,8 @@ impl Source for Chain {
                     kept += 1;
                 }
             }
-            to.truncate(kept);
-            if from < kept {
-                return Ok(true);
+            if kept != 0 {
+                return Ok(kept);
             }
         }
     }

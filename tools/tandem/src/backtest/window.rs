@@ -6,7 +6,7 @@
 //!
 //! Not here: which records are read (the parent), which period is meant (`crate::sweep`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tandem_backtest::Source;
 use tandem_core::book::{Book, Level};
@@ -36,8 +36,8 @@ pub struct Window<S> {
     told: BTreeMap<(u8, u16, u8), Record>,
     /// Instruments whose message has begun and not ended.
     open: BTreeSet<(u8, u16)>,
-    /// Room for what is read at once.
-    read: Vec<Record>,
+    /// What comes before the source goes on.
+    ready: VecDeque<Record>,
     has_begun: bool,
     is_over: bool,
 }
@@ -47,8 +47,8 @@ impl<S: Source> Window<S> {
     pub fn new(source: S, period: Period) -> Window<S> {
         let has_begun = period == Period::ALL;
         let (known, told, open) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        let read = Vec::new();
-        Window { source, period, known, told, open, read, has_begun, is_over: false }
+        let ready = VecDeque::new();
+        Window { source, period, known, told, open, ready, has_begun, is_over: false }
     }
 
     /// Keeps what a record before the period leaves behind.
@@ -106,20 +106,38 @@ impl<S: Source> Window<S> {
         };
     }
 
+    /// A record of the time before the period, or of it once it has begun.
+    fn take(&mut self, record: Record) {
+        let at_ns = record.engine_ts_ns;
+        if self.is_over || self.period.to_ns <= at_ns {
+            self.is_over = true;
+            return;
+        }
+        // A message that reaches into the period belongs to what is before it.
+        if !self.has_begun && (at_ns < self.period.from_ns || !self.open.is_empty()) {
+            self.keep(record);
+            return;
+        }
+        if !self.has_begun {
+            self.begin(at_ns);
+        }
+        self.ready.push_back(record);
+    }
+
     /// The books as they stand, told at a time.
-    fn begin(&mut self, at_ns: i64, to: &mut Vec<Record>) {
+    fn begin(&mut self, at_ns: i64) {
         self.has_begun = true;
         let at = |record: &Record| Record { engine_ts_ns: at_ns, ..*record };
-        to.extend(std::mem::take(&mut self.told).values().map(at));
+        self.ready.extend(std::mem::take(&mut self.told).values().map(at));
         for ((venue, instrument), known) in std::mem::take(&mut self.known) {
-            to.extend(known.change.iter().map(at));
+            self.ready.extend(known.change.iter().map(at));
             let stamp =
                 Record { flags: flag::SNAPSHOT, engine_ts_ns: at_ns, data: [0; 4], ..known.last };
-            to.push(Record { kind: Kind::Clear as u8, ..stamp });
+            self.ready.push_back(Record { kind: Kind::Clear as u8, ..stamp });
             for side in Side::BOTH {
                 for level in known.book.levels(side) {
                     let data = [level.px.0, level.qty.0, side.idx() as i64, 0];
-                    to.push(Record { kind: Kind::Level as u8, data, ..stamp });
+                    self.ready.push_back(Record { kind: Kind::Level as u8, data, ..stamp });
                 }
             }
             let stale = Record {
@@ -135,38 +153,30 @@ impl<S: Source> Window<S> {
                 ..at(&state)
             });
             debug_assert_eq!((state.venue, state.instrument), (venue, instrument));
-            to.push(Record { flags: state.flags | flag::LAST, ..state });
+            self.ready.push_back(Record { flags: state.flags | flag::LAST, ..state });
         }
     }
 }
 
 impl<S: Source> Source for Window<S> {
-    fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
-        let from = to.len();
-        while to.len() == from && !self.is_over {
-            let mut read = std::mem::take(&mut self.read);
-            self.is_over = !self.source.read(&mut read)?;
-            for record in read.drain(..) {
-                let at_ns = record.engine_ts_ns;
-                if self.period.to_ns <= at_ns {
-                    self.is_over = true;
-                    break;
-                }
-                if self.has_begun {
-                    to.push(record);
-                    continue;
-                }
-                // A message that reaches into the period belongs to what is before it.
-                if at_ns < self.period.from_ns || !self.open.is_empty() {
-                    self.keep(record);
-                    continue;
-                }
-                self.begin(at_ns, to);
-                to.push(record);
-            }
-            self.read = read;
+    fn read(&mut self, to: &mut [Record]) -> Result<usize, String> {
+        if self.has_begun && self.ready.is_empty() && !self.is_over {
+            let count = self.source.read(to)?;
+            let within =
+                to[..count].iter().take_while(|r| r.engine_ts_ns < self.period.to_ns).count();
+            self.is_over = count == 0 || within < count;
+            return Ok(within);
         }
-        Ok(to.len() != from)
+        while self.ready.is_empty() && !self.is_over {
+            let count = self.source.read(to)?;
+            self.is_over = count == 0;
+            for record in &to[..count] {
+                self.take(*record);
+            }
+        }
+        let count = self.ready.len().min(to.len());
+        to.iter_mut().zip(self.ready.drain(..count)).for_each(|(slot, record)| *slot = record);
+        Ok(count)
     }
 }
 
@@ -179,11 +189,10 @@ mod tests {
     struct List(Vec<Record>);
 
     impl Source for List {
-        fn read(&mut self, to: &mut Vec<Record>) -> Result<bool, String> {
-            // Three at once: what is cut lies in the middle of what was read.
-            let count = self.0.len().min(3);
-            to.extend(self.0.drain(..count));
-            Ok(count != 0)
+        fn read(&mut self, to: &mut [Record]) -> Result<usize, String> {
+            let count = self.0.len().min(to.len());
+            to.iter_mut().zip(self.0.drain(..count)).for_each(|(slot, record)| *slot = record);
+            Ok(count)
         }
     }
 
@@ -204,8 +213,15 @@ mod tests {
     fn cut(records: Vec<Record>, from_ns: i64, to_ns: i64) -> Vec<Record> {
         let mut window = Window::new(List(records), Period { from_ns, to_ns });
         let mut found = Vec::new();
-        while window.read(&mut found).expect("a list") {}
-        found
+        // Three at once: what is cut lies in the middle of what was read.
+        let mut to = [Record::default(); 3];
+        loop {
+            let count = window.read(&mut to).expect("a list");
+            found.extend_from_slice(&to[..count]);
+            if count == 0 {
+                return found;
+            }
+        }
     }
 
     #[test]
