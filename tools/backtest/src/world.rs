@@ -581,7 +581,6 @@ impl<'a> World<'a> {
             sink(record);
         }
         self.engine.step(record, &mut self.out);
-        self.quarantines.watch(record, &self.engine);
         if !self.out.records().is_empty() {
             self.put_out();
         }
@@ -1235,7 +1234,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// Books that the engine had to stop using.
+/// Books that the engine had to stop using because of what was recorded.
 struct Quarantines {
     /// By instrument.
     is_live: Vec<bool>,
