@@ -9,10 +9,12 @@
 
 use alloc::boxed::Box;
 
+use zerocopy::{FromBytes, FromZeros, KnownLayout};
+
 use crate::units::{Px, Qty, Side};
 
 /// One price and what rests there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, KnownLayout)]
 pub struct Level {
     /// Price.
     pub px: Px,
@@ -59,7 +61,9 @@ impl Row {
     fn new(capacity: usize) -> Row {
         // One more than the capacity, so that an insertion into a full side needs no special case; and
         // as much again, so that levels wander a while before they are brought back to the middle.
-        let room = alloc::vec![Level::default(); 2 * (capacity + 1)].into_boxed_slice();
+        // Zeroed by the kernel: pages that no level came to are none.
+        let room = <[Level]>::new_box_zeroed_with_elems(2 * (capacity + 1));
+        let room = room.expect("memory for a book");
         Row { from: capacity, to: capacity, room }
     }
 
