@@ -50,21 +50,40 @@ pub enum Change {
 const NEAR: usize = 16;
 
 /// Levels in a row, worst first, with room at both ends.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Row {
     room: Box<[Level]>,
     from: usize,
     to: usize,
 }
 
+impl Clone for Row {
+    fn clone(&self) -> Row {
+        let mut row = Row::with_room(self.room.len());
+        row.copy(self.levels());
+        row
+    }
+}
+
 impl Row {
     fn new(capacity: usize) -> Row {
         // One more than the capacity, so that an insertion into a full side needs no special case; and
         // as much again, so that levels wander a while before they are brought back to the middle.
+        Row::with_room(2 * (capacity + 1))
+    }
+
+    fn with_room(count: usize) -> Row {
         // Zeroed by the kernel: pages that no level came to are none.
-        let room = <[Level]>::new_box_zeroed_with_elems(2 * (capacity + 1));
+        let room = <[Level]>::new_box_zeroed_with_elems(count);
         let room = room.expect("memory for a book");
-        Row { from: capacity, to: capacity, room }
+        Row { from: count / 2, to: count / 2, room }
+    }
+
+    /// Becomes these levels, for which there must be room.
+    fn copy(&mut self, levels: &[Level]) {
+        self.from = (self.room.len() - levels.len()) / 2;
+        self.to = self.from + levels.len();
+        self.levels_mut().copy_from_slice(levels);
     }
 
     #[inline]
@@ -146,7 +165,8 @@ pub struct Book {
 }
 
 impl Book {
-    /// Returns an empty book that holds `capacity` levels a side.
+    /// Returns an empty book that holds `capacity` levels a side. It takes 64 bytes of address space for each of them;
+    /// memory only where levels come to lie.
     #[must_use]
     pub fn new(capacity: usize) -> Book {
         assert!(0 < capacity, "a book holds at least one level a side");
@@ -294,10 +314,7 @@ impl Book {
     pub fn copy(&mut self, side: Side, from: &Book) {
         let theirs = from.sides[side.idx()].levels();
         let theirs = &theirs[theirs.len().saturating_sub(self.capacity)..];
-        let row = &mut self.sides[side.idx()];
-        row.from = (row.room.len() - theirs.len()) / 2;
-        row.to = row.from + theirs.len();
-        row.levels_mut().copy_from_slice(theirs);
+        self.sides[side.idx()].copy(theirs);
     }
 
     /// Replaces a side by a snapshot's levels, given best first. Levels out of order are put in order,
@@ -345,12 +362,10 @@ fn find(levels: &[Level], side: Side, px: Px) -> usize {
 /// Returns how many levels from the worst on satisfy what only a prefix of them does.
 #[inline(always)]
 fn prefix(levels: &[Level], is_in: impl Fn(&Level) -> bool) -> usize {
-    let count = |levels: &[Level]| levels.iter().map(|l| usize::from(is_in(l))).sum::<usize>();
     // Most changes of the recorded venues' trading are near the best.
     let (rest, near) = levels.split_at(levels.len().saturating_sub(NEAR));
-    let found = count(near);
-    if found != 0 || rest.is_empty() {
-        return rest.len() + found;
+    if near.first().is_none_or(&is_in) || rest.is_empty() {
+        return rest.len() + near.iter().map(|level| usize::from(is_in(level))).sum::<usize>();
     }
     rest.partition_point(is_in)
 }

@@ -229,9 +229,11 @@ impl Market {
         }
     }
 
-    /// Makes a venue what it is in another market of the same universe, but for what our own orders and controls did.
+    /// Makes a venue's books, and what is known of their age, those of another market of the same universe. That one
+    /// must have taken the very book records of the venue that this one has and those it has missed. Whether anything
+    /// trades, and what our own orders and controls did, is left as it is.
     pub fn adopt(&mut self, venue: Venue, from: &Market) {
-        self.venues[venue.idx()].clone_from(&from.venues[venue.idx()]);
+        self.venues[venue.idx()].connections = from.venues[venue.idx()].connections;
         for (ours, theirs) in self.instruments.iter_mut().zip(&from.instruments) {
             if theirs.venue != venue {
                 continue;
@@ -239,8 +241,7 @@ impl Market {
             for side in Side::BOTH {
                 ours.book.copy(side, &theirs.book);
             }
-            (ours.state, ours.trading) = (theirs.state, theirs.trading);
-            ours.in_batch = theirs.in_batch;
+            (ours.state, ours.in_batch) = (theirs.state, theirs.in_batch);
             ours.update_id = theirs.update_id;
             (ours.venue_ts_ns, ours.recv_ts_ns) = (theirs.venue_ts_ns, theirs.recv_ts_ns);
             (ours.conn, ours.epoch) = (theirs.conn, theirs.epoch);
@@ -290,10 +291,16 @@ impl Market {
         if params.age_ns_max < age_ns { Err(Unusable::Stale { age_ns }) } else { Ok(age_ns) }
     }
 
+    /// Returns a venue's own state.
+    #[must_use]
+    pub fn venue_status(&self, venue: Venue) -> TradingStatus {
+        self.venues[venue.idx()].trading
+    }
+
     /// Returns whether a venue takes orders.
     #[must_use]
     pub fn venue_trades(&self, venue: Venue) -> bool {
-        self.venues[venue.idx()].trading == TradingStatus::Trading
+        self.venue_status(venue) == TradingStatus::Trading
     }
 
     /// Returns the instruments that trade a pair, at any venue.

@@ -140,22 +140,23 @@ impl Books {
         }
     }
 
-    /// Returns whether the books have to see every message of a venue: nobody else knows what it shows of the levels
-    /// that our orders took.
+    /// Returns whether the books have to take a message themselves. They do as long as orders of ours took levels that
+    /// the venue has not shown anew since: nobody else knows what it shows of them. And the engine does not hear of
+    /// what happens to trading while it is deaf.
     #[must_use]
     #[inline]
-    pub fn is_attentive(&self) -> bool {
-        !self.taken.is_empty()
+    pub fn needs(&self, kind: Option<Kind>) -> bool {
+        !self.taken.is_empty() || matches!(kind, Some(Kind::Status | Kind::InstrumentChange))
     }
 
-    /// Notes that a message was left out that only the engine's market has taken.
+    /// Notes that a message was left out that the engine's market takes at this moment.
     #[inline]
-    pub fn skip(&mut self, venue: usize) {
-        debug_assert!(!self.is_attentive(), "then none is left out");
-        self.is_behind[venue] = true;
+    pub fn skip(&mut self, venue: Venue) {
+        self.is_behind[venue.idx()] = true;
     }
 
-    /// Makes up for messages that were left out, from the engine's market, which has taken them all.
+    /// Makes up for the messages of a venue that were left out, from the engine's market: it must have taken all those
+    /// that these books took, and those that they left out.
     pub fn catch_up(&mut self, venue: Venue, market: &Market) {
         if !std::mem::take(&mut self.is_behind[venue.idx()]) {
             return;
@@ -345,7 +346,8 @@ mod tests {
                 Some(_) if dice.chance(PPM / 2) && lazy.is_behind == [false; 3] => {
                     lazy.take(&record);
                 }
-                Some(venue) => lazy.skip(venue.idx()),
+                Some(_) if lazy.needs(record.kind()) => lazy.take(&record),
+                Some(venue) => lazy.skip(venue),
                 None => {}
             }
             if !dice.chance(PPM / 5) {

@@ -168,6 +168,6 @@ impl Stream {
     pub fn advance(&mut self) {
         debug_assert!(self.is_engine_behind(), "the venue's time is never later");
         self.items.pop_front();
-        self.ahead -= 1;
+        self.ahead = self.ahead.saturating_sub(1);
     }
 }

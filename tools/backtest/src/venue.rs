@@ -45,16 +45,18 @@ pub struct Met {
     pub taken_by_others: i64,
 }
 
-/// A planted fault, for the test that conservation finds it.
+/// What a test changes in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plant {
-    /// None.
+    /// Nothing.
     #[default]
     Nothing,
-    /// Every hundredth fill is credited one quantum too much.
+    /// A fault that conservation finds: every hundredth fill is credited one quantum too much.
     Quantum,
-    /// A fee is told and not taken.
+    /// Another one: a fee is told and not taken.
     Fee,
+    /// No fault: the venues' books take every message themselves, at its own time. The outcome is the same.
+    Attentive,
 }
 
 /// One venue.

@@ -75,7 +75,7 @@ pub struct Plan {
     pub config: Config,
     /// Balances at the start: venue, asset, amount.
     pub opening: Vec<(Venue, AssetId, Amount)>,
-    /// For the test that conservation finds a fault.
+    /// What a test changes.
     pub plant: Plant,
 }
 
@@ -466,7 +466,8 @@ impl<'a> World<'a> {
 
     /// Whether something has to happen at the very time when a venue's book changes.
     fn is_watched(&self) -> bool {
-        self.resync != [false; 3] || self.resting.is_any()
+        let is_attentive = self.plan.plant == Plant::Attentive;
+        self.resync != [false; 3] || self.resting.is_any() || is_attentive
     }
 
     /// Whether something is under way that the end waits for.
@@ -495,8 +496,11 @@ impl<'a> World<'a> {
     }
 
     /// The venues' books take what happened there until now. They are brought up to date when somebody looks at them,
-    /// not with every message.
+    /// not with every message. While something happens at the very time of their changes, they are up to date.
     fn settle(&mut self) {
+        if self.is_watched() {
+            return;
+        }
         for venue in 0..self.streams.len() {
             self.books.catch_up(Venue::ALL[venue], self.engine.market());
             while let Some(item) = self.streams[venue].pop_venue(self.now_ns) {
@@ -525,15 +529,11 @@ impl<'a> World<'a> {
                 && let Some(item) = stream.pop_venue(i64::MAX)
             {
                 // What the engine takes as well the books have from it, once they are asked for.
-                let is_needed = is_deaf || self.books.is_attentive();
-                match item.record.kind() {
-                    Some(Kind::Fee) => {
-                        changed(&mut self.books, &mut self.venues[venue], &item.record)
-                    }
-                    _ if is_needed => {
-                        changed(&mut self.books, &mut self.venues[venue], &item.record)
-                    }
-                    _ => self.books.skip(venue),
+                let kind = item.record.kind();
+                let is_needed = is_deaf || kind == Some(Kind::Fee) || self.books.needs(kind);
+                match is_needed {
+                    true => changed(&mut self.books, &mut self.venues[venue], &item.record),
+                    false => self.books.skip(Venue::ALL[venue]),
                 }
             }
             let Some(item) = stream.front_mut() else { return };
@@ -1016,6 +1016,7 @@ impl<'a> World<'a> {
         self.venues[venue.idx()].gone_until_ns = until_ns;
         self.is_deaf[venue.idx()] = true;
         self.feed(gap(venue, Reason::Disconnect, 0, 0));
+        self.quarantines.accept(&self.engine);
         let state = SessionState::Down;
         let session = Session { venue, state, code: 0, heard_ns: 0, deadman_ns: 0 };
         self.feed(session.record());
@@ -1032,10 +1033,10 @@ impl<'a> World<'a> {
         if ids.iter().any(|id| self.books.market().get(*id).in_batch) {
             return;
         }
-        self.resync[venue.idx()] = false;
         while self.streams[venue.idx()].is_engine_behind() {
             self.streams[venue.idx()].advance();
         }
+        self.tell_trading(venue, &ids);
         for id in ids {
             let stamp = Record {
                 recv_ts_ns: self.now_ns,
@@ -1061,9 +1062,30 @@ impl<'a> World<'a> {
             let record = Record { kind: Kind::BookState as u8, data, ..stamp };
             self.feed(Record { flags: flag::LAST, ..record });
         }
+        self.resync[venue.idx()] = false;
+        self.quarantines.accept(&self.engine);
         self.health();
         for asset in (0..self.plan.universe.assets.len() as u16).map(AssetId) {
             self.tell_balance(venue, asset, BalanceSource::Stream);
+        }
+    }
+
+    /// Tells what takes orders now, where that changed while the engine was deaf.
+    fn tell_trading(&mut self, venue: Venue, ids: &[u16]) {
+        let status = self.books.market().venue_status(venue);
+        if self.engine.market().venue_status(venue) != status {
+            let record = Record::new(Kind::Status, venue as u8, u16::MAX, [status as i64, 0, 0, 0]);
+            self.feed(Record { flags: flag::LAST, ..record });
+        }
+        for id in ids {
+            let trading = self.books.market().get(*id).trading;
+            if self.engine.market().get(*id).trading == trading {
+                continue;
+            }
+            let rules = &self.engine.universe().instruments[usize::from(*id)];
+            let data = [trading as i64, rules.tick.0, rules.lot.0, rules.notional_min.0];
+            let record = Record::new(Kind::InstrumentChange, venue as u8, *id, data);
+            self.feed(Record { flags: flag::LAST, ..record });
         }
     }
 
@@ -1234,7 +1256,8 @@ impl<'a> World<'a> {
     }
 }
 
-/// Books that the engine had to stop using because of what was recorded.
+/// Books that the engine had to stop using because of what was recorded. What it does not hear in an outage does not
+/// count, nor does the outage.
 struct Quarantines {
     /// By instrument.
     is_live: Vec<bool>,
@@ -1256,11 +1279,18 @@ impl Quarantines {
         if !is_told && rejected == self.rejected {
             return;
         }
-        self.rejected = rejected;
+        self.count += self.accept(engine);
+    }
+
+    /// Takes over which books are live; returns how many are not any more.
+    fn accept(&mut self, engine: &Engine) -> u64 {
+        self.rejected = engine.counts().rejected;
+        let mut gone = 0;
         for (was, state) in self.is_live.iter_mut().zip(engine.market().instruments()) {
             let is = state.state == BookState::Live;
-            self.count += u64::from(std::mem::replace(was, is) && !is);
+            gone += u64::from(std::mem::replace(was, is) && !is);
         }
+        gone
     }
 }
 

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use support::desk::Dice;
-use support::{late, market, plan, run};
+use support::{late, market, plan, run, troubled};
 use tandem_backtest::config::{
     Competition, Config, Latency, Outage, Resting, Tier, Transfer, VenueModel, VenueTime,
 };
@@ -162,6 +162,35 @@ fn nothing_comes_from_nowhere() {
     for seen in [fills, rejected, unknown, transfers, outages, bans, quarantined, hedged, resting] {
         assert!(cases < 200 || 0 < seen, "a kind of event never happened");
     }
+}
+
+/// The venues' books are brought up to date when somebody looks. In every world, also in one full of trouble, that is
+/// the same as taking every message at its time.
+#[test]
+fn books_that_catch_up_are_those_that_kept_up() {
+    let cases = environment("TANDEM_BACKTEST_CASES", 1_000) / 4;
+    let seed = environment("TANDEM_SEED", 20_261_130);
+    println!("TANDEM_SEED={seed}, {cases} configurations");
+    let markets: Vec<_> = (0..8).map(|n| troubled(n, &market(seed + n, 600))).collect();
+    let mut dice = Dice(seed);
+    let (mut fills, mut outages, mut looks) = (0, 0, 0);
+    for case in 0..cases {
+        let mut config = any(&mut dice);
+        // Rests are watched: with them nothing is put off.
+        config.resting.is_on &= dice.chance(30);
+        let plan = opened(&config);
+        let records = &markets[dice.below(8) as usize];
+        let text = |found: &Outcome| serde_json::to_string(found).expect("text");
+        let found = run(&plan, records);
+        let kept_up = run(&tandem_backtest::Plan { plant: Plant::Attentive, ..plan }, records);
+        assert!(found.summary.is_conserved, "case {case}");
+        assert!(text(&found) == text(&kept_up), "case {case} of seed {seed} differs:\n{config:?}");
+        fills += found.summary.fills;
+        outages += found.venues.values().map(|venue| venue.outages).sum::<u64>();
+        looks += found.summary.opportunities;
+    }
+    println!("{fills} fills, {outages} outages, {looks} opportunities: differences 0");
+    assert!(0 < fills && 0 < outages && 0 < looks, "nothing happened");
 }
 
 #[test]

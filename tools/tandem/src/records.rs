@@ -55,6 +55,8 @@ pub struct Records {
     reading: Reading,
     /// Whether missing records are an error.
     is_strict: bool,
+    /// A fault behind records that were given out first.
+    failed: Option<JournalError>,
 }
 
 fn wrong(error: ArchiveError) -> JournalError {
@@ -86,21 +88,26 @@ impl Records {
                 Reading::Journal(JournalReader::open_from(&path, record_schema(), seq)?)
             }
         };
-        Ok(Records { reading, is_strict: false })
+        Ok(Records { reading, is_strict: false, failed: None })
     }
 
     /// Fills `to` from its front with the next records and returns how many: none where there are none yet.
     ///
     /// # Errors
-    /// As [`Records::next`].
+    /// As [`Records::next`]; what comes before the fault is returned first.
     pub fn fill(&mut self, to: &mut [Record]) -> Result<usize, JournalError> {
         if let Reading::Journal(reader) = &mut self.reading {
             return reader.fill(to);
         }
         for (count, slot) in to.iter_mut().enumerate() {
-            match self.next()? {
-                Some(record) => *slot = record,
-                None => return Ok(count),
+            match self.next() {
+                Ok(Some(record)) => *slot = record,
+                Ok(None) => return Ok(count),
+                Err(error) if count == 0 => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Ok(count);
+                }
             }
         }
         Ok(to.len())
@@ -109,6 +116,9 @@ impl Records {
     /// Returns the next record; nothing where there is none yet.
     #[expect(clippy::should_implement_trait, reason = "None is not the end: a writer may follow")]
     pub fn next(&mut self) -> Result<Option<Record>, JournalError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             let (from, to, why) = match &mut self.reading {
                 Reading::Journal(reader) => return reader.next(),

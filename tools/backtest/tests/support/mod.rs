@@ -6,12 +6,12 @@ pub mod desk;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use desk::{BTC, Dice, MS, S, USD};
+use desk::{BTC, Dice, LOT, MS, S, USD};
 use tandem_backtest::config::{Competition, Latency, VenueModel};
 use tandem_backtest::{Config, Outcome, Plan, Plant, Source, Told};
 use tandem_core::instrument::AssetId;
 use tandem_core::limits::Mode;
-use tandem_core::record::{BookState, Kind, Record, Venue, flag};
+use tandem_core::record::{BookState, Kind, Record, TradingStatus, Venue, flag};
 use tandem_core::units::{Amount, Px, Qty, Side};
 
 pub const START_NS: i64 = 1_767_225_600 * S;
@@ -167,6 +167,53 @@ pub fn market(seed: u64, messages: usize) -> Vec<Record> {
                 conn: 1 + venue as u32,
                 ..Record::new(Kind::Beat, venue as u8, u16::MAX, [at_ns, 1, 0, 0])
             });
+        }
+    }
+    out
+}
+
+/// The same with coarse stamps, so that much happens at one moment, and with what is rare in a recording: halts, fees,
+/// trades, gaps, records that make no sense, messages that do not end.
+pub fn troubled(seed: u64, records: &[Record]) -> Vec<Record> {
+    let mut dice = Dice(seed);
+    let mut out = Vec::new();
+    for record in records {
+        let coarse_ns = |ns: i64| ns - ns % (5 * MS);
+        let mut record = Record { venue_ts_ns: coarse_ns(record.venue_ts_ns), ..*record };
+        if seed.is_multiple_of(2) {
+            record.engine_ts_ns = coarse_ns(record.engine_ts_ns);
+            record.recv_ts_ns = record.recv_ts_ns.min(record.engine_ts_ns);
+            record.venue_ts_ns = record.venue_ts_ns.min(record.engine_ts_ns);
+        }
+        let is_last = record.has(flag::LAST);
+        if dice.chance(3) {
+            record.flags &= !flag::LAST;
+        }
+        out.push(record);
+        if !is_last {
+            continue;
+        }
+        let venue = record.instrument == u16::MAX;
+        let of = |kind: Kind, data: [i64; 4]| Record {
+            kind: kind as u8,
+            flags: flag::LAST,
+            data,
+            update_id: 0,
+            ..record
+        };
+        let status = if dice.chance(30) { TradingStatus::Halted } else { TradingStatus::Trading };
+        let whole = |record: Record| Record { instrument: u16::MAX, ..record };
+        match dice.below(400) {
+            0 | 1 => out.push(whole(of(Kind::Status, [status as i64, 0, 0, 0]))),
+            2 => out.push(whole(of(Kind::Gap, [1, 0, 0, 0]))),
+            3..6 if !venue => out.push(of(Kind::Fee, [dice.below(1_500), 0, 0, 0])),
+            6..12 if !venue => out.push(of(Kind::InstrumentChange, [status as i64, 1, LOT, 1])),
+            12 if !venue => out.push(of(Kind::Level, [1, -1, dice.below(4), 0])),
+            13..20 if !venue => {
+                let px = 60_000 * 100 + dice.below(2_000) - 1_000;
+                out.push(of(Kind::Trade, [px, BTC, dice.below(2), 0]));
+            }
+            _ => {}
         }
     }
     out

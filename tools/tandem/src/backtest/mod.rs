@@ -465,16 +465,25 @@ struct Chain {
     shift_ns: i64,
     first_ns: i64,
     last_ns: i64,
+    /// A fault behind records that were given out first.
+    failed: Option<String>,
 }
 
 impl Chain {
     fn new(paths: &[PathBuf], repeat: u32) -> Chain {
         let (paths, repeat) = (paths.to_vec(), repeat.max(1));
-        Chain { paths, at: 0, reading: None, repeat, shift_ns: 0, first_ns: 0, last_ns: 0 }
+        Chain {
+            paths,
+            at: 0,
+            reading: None,
+            repeat,
+            shift_ns: 0,
+            first_ns: 0,
+            last_ns: 0,
+            failed: None,
+        }
     }
-}
 
-impl Chain {
     /// Brings a record to its place in time; false where it is none that an engine takes.
     fn place(&mut self, record: &mut Record) -> Result<bool, String> {
         if record.has(flag::OUTPUT) || record.engine_ts_ns == 0 {
@@ -507,6 +516,9 @@ impl Chain {
 
 impl Source for Chain {
     fn read(&mut self, to: &mut [Record]) -> Result<usize, String> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
         loop {
             let Some(path) = self.paths.get(self.at) else {
                 self.repeat -= 1;
@@ -532,11 +544,17 @@ impl Source for Chain {
             }
             let mut kept = 0;
             for idx in 0..count {
-                if self.place(&mut to[idx])? {
-                    if kept != idx {
+                match self.place(&mut to[idx]) {
+                    Ok(true) => {
                         to[kept] = to[idx];
+                        kept += 1;
                     }
-                    kept += 1;
+                    Ok(false) => {}
+                    Err(why) if kept == 0 => return Err(why),
+                    Err(why) => {
+                        self.failed = Some(why);
+                        break;
+                    }
                 }
             }
             if kept != 0 {
