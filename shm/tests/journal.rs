@@ -449,6 +449,62 @@ fn a_reader_never_returns_a_damaged_record() {
     assert_eq!(read_all(&dir, 1), 70);
 }
 
+/// Everything a reader gives until its end or its fault, one by one, or so many at once.
+fn given(dir: &Path, at_once: Option<usize>) -> (Vec<u64>, Option<String>) {
+    let mut reader = match JournalReader::<Record>::open(dir, SCHEMA) {
+        Ok(reader) => reader,
+        Err(error) => return (Vec::new(), Some(error.to_string())),
+    };
+    let mut room = vec![Record::of(0); at_once.unwrap_or(1)];
+    let mut seqs = Vec::new();
+    loop {
+        let count = match at_once {
+            Some(_) => reader.fill(&mut room),
+            None => reader.next().map(|record| {
+                record.map_or(0, |record| {
+                    room[0] = record;
+                    1
+                })
+            }),
+        };
+        match count {
+            Ok(0) => return (seqs, None),
+            Ok(count) => {
+                room[..count].iter().for_each(|record| record.check(record.seq));
+                seqs.extend(room[..count].iter().map(|record| record.seq));
+            }
+            Err(error) => return (seqs, Some(error.to_string())),
+        }
+    }
+}
+
+#[test]
+fn many_at_once_are_those_one_by_one_with_the_same_fault() {
+    let sound = three_segments("fill");
+    assert_eq!(given(&sound, Some(7)), ((1..=70).collect(), None));
+    let mut dice = Dice(9);
+    let mut faults = 0;
+    for case in 0..120 {
+        let dir = three_segments(&format!("fill-{case}"));
+        match dice.below(4) {
+            0 => fs::remove_file(path(&dir, 2)).unwrap(),
+            // Behind the last record of a segment everything is zero: as if the writer had died there.
+            1 => patch(&dir, 3, frame_offset(dice.below(6)), &[0; 128]),
+            _ => {
+                let (number, frame) = (1 + dice.below(3), dice.below(32));
+                let at = frame_offset(frame) + dice.below(128);
+                patch(&dir, number, at, &[dice.below(256) as u8]);
+            }
+        }
+        let one_by_one = given(&dir, None);
+        faults += u32::from(one_by_one.1.is_some());
+        for at_once in [1, 3, 32, 64, 200] {
+            assert_eq!(given(&dir, Some(at_once)), one_by_one, "case {case}, {at_once} at once");
+        }
+    }
+    assert!(30 < faults, "{faults} faults");
+}
+
 #[test]
 fn lost_foreign_and_swapped_segments_show() {
     let dir = three_segments("lost");

@@ -168,7 +168,7 @@ fn nothing_comes_from_nowhere() {
 /// the same as taking every message at its time.
 #[test]
 fn books_that_catch_up_are_those_that_kept_up() {
-    let cases = environment("TANDEM_BACKTEST_CASES", 1_000) / 4;
+    let cases = environment("TANDEM_BACKTEST_CASES", 1_000) / 2;
     let seed = environment("TANDEM_SEED", 20_261_130);
     println!("TANDEM_SEED={seed}, {cases} configurations");
     let markets: Vec<_> = (0..8).map(|n| troubled(n, &market(seed + n, 600))).collect();
