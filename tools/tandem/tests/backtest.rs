@@ -214,9 +214,7 @@ fn a_demo_beside_its_own_replay() {
     let outcome: Value = serde_json::from_slice(&outcome).unwrap();
     assert!(0 < outcome["calibration"]["matched"].as_u64().unwrap(), "{}", outcome["calibration"]);
     for how in [vec!["--backtest", &config], Vec::new()] {
-        // Opportunities whose size differs by a hair for a cause that no journal tells: bounded, and in money.
-        let mut words =
-            vec!["report", "drift", "--live", &journal, "--json", "--unexplained-max", "30"];
+        let mut words = vec!["report", "drift", "--live", &journal, "--json"];
         words.extend(&how);
         let said = say(&dir, &words);
         let drift: Value = serde_json::from_slice(&said.stdout).unwrap();
@@ -237,9 +235,17 @@ fn a_demo_beside_its_own_replay() {
         }
         assert!(10 < live["rounds"].as_u64().unwrap() && 10 < replayed["rounds"].as_u64().unwrap());
         assert!(0 < drift["rounds_matched"].as_u64().unwrap());
+        // Each difference, of opportunities too, has its reason, and the reasons' money is all of it.
         assert_eq!(said.status.code(), Some(0), "{drift}");
-        let money = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap().abs();
-        let (unexplained, result) = (money(&drift["unexplained_money"]), money(&live["result"]));
-        assert!(unexplained <= result / 20.0, "{unexplained} of {result} unexplained: {drift}");
+        assert_eq!(drift["unexplained"], 0, "{}", drift["examples"]);
+        let quanta = |value: &Value| value.as_i64().unwrap();
+        let all = drift["reasons"].as_array().unwrap();
+        let sum: i64 = all.iter().map(|reason| quanta(&reason["money_quanta"])).sum();
+        assert_eq!(sum, quanta(&drift["difference_quanta"]));
+        let calibration = &drift["calibration"];
+        let error = quanta(&calibration["pnl_error"]);
+        assert_eq!(error, -quanta(&drift["difference_quanta"]), "simulated less live");
+        assert!(0 < quanta(&calibration["time_live_median_us"]), "{calibration}");
+        assert!(calibration["time_simulated_median_us"].is_i64(), "{calibration}");
     }
 }

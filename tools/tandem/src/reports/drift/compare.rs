@@ -1,8 +1,8 @@
 //! Two journals of the same market, side by side: what is different, and why.
 //!
 //! Invariant: every round, order and opportunity of either side is looked at once. The money of all reasons and of
-//! what is unexplained adds up to the whole difference, to the last quantum. A reason is given where the journals
-//! hold evidence for it; where they hold none the difference is unexplained, however small it is.
+//! what is unexplained adds up to the whole difference, to the last quantum. A reason is a fact that the journals tell
+//! differently of that cycle, leg and time; where they tell none the difference is unexplained, however small it is.
 //!
 //! Not here: reading (`side`), showing (`mod`).
 

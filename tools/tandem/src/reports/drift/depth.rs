@@ -74,6 +74,12 @@ impl Depth {
         self.history
     }
 
+    /// Returns the books as its engine has them.
+    #[must_use]
+    pub fn market(&self) -> &Market {
+        &self.market
+    }
+
     /// Returns what is hidden of an instrument now.
     #[must_use]
     pub fn now(&self, instrument: u16) -> Hidden {

@@ -1,8 +1,8 @@
 //! The drift report: a live (or paper) journal beside the journal of its own backtest, fill by fill.
 //!
 //! Invariant: rounds are paired by cycle and time, orders by leg and purpose, fills by order and price; every
-//! difference has a named reason with its evidence, or counts as unexplained. The money of all lines adds up to the
-//! difference of the two results.
+//! difference has a named reason, a fact that the two journals tell differently, or counts as unexplained. The money of
+//! all lines adds up to the difference of the two results.
 //!
 //! Not here: the simulation (`tandem-backtest`), the truth of a simulated venue (`crate::truth`).
 

@@ -3,7 +3,7 @@
 //! Invariant: nothing is inferred. What is kept grows with opportunities, denials, orders and changes of state, not
 //! with market records; a group of records that is none is passed over and counted.
 //!
-//! Not here: the other journal (`compare`).
+//! Not here: the books and what own orders hid of them (`depth`), the other journal (`compare`).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
