@@ -494,12 +494,15 @@ impl Desk {
     }
 
     /// Tells of what is left over when a step has tried as many as it may: it is not tried now, and nothing
-    /// else would say so.
+    /// else would say so. What rests was told when it was denied; where the level is shut, the level is why.
     fn outranked(&mut self, env: &mut Env<'_>, assessed: &[Evaluation], left: &[Ranked]) {
-        let now_ns = env.now_ns;
-        let count = left.iter().filter(|rank| self.retry_ns[rank.1.0 as usize] <= now_ns).count();
+        let waits = |desk: &Desk, env: &Env<'_>, cycle: u32| {
+            let of = &env.detector.graph().cycles()[cycle as usize];
+            desk.retry_ns[cycle as usize] <= env.now_ns && desk.is_armed(env, of)
+        };
+        let count = left.iter().filter(|rank| waits(self, env, rank.1.0)).count();
         for (_, cycle, idx) in left {
-            if now_ns < self.retry_ns[cycle.0 as usize] {
+            if !waits(self, env, cycle.0) {
                 continue;
             }
             let cycle = env.detector.graph().cycles()[cycle.0 as usize];
@@ -512,6 +515,14 @@ impl Desk {
             };
             self.denied(env, &breach, Some((&assessed[*idx as usize], &cycle)));
         }
+    }
+
+    /// Returns whether every venue of a cycle may be entered.
+    fn is_armed(&self, env: &Env<'_>, cycle: &Cycle) -> bool {
+        cycle.edges().iter().all(|edge| {
+            let rules = &env.universe.instruments[usize::from(edge.instrument())];
+            self.level(rules.venue) == Level::Armed
+        })
     }
 
     /// Edge that a cycle needs more for what it does to balances: positive where it takes them further
@@ -628,11 +639,7 @@ impl Desk {
     fn attempt(&mut self, env: &mut Env<'_>, seen: &Evaluation, cycle: &Cycle, cause: u64) {
         let skew_ppm = self.skew_ppm(env, seen.cycle).max(0);
         let mut wanted = *seen;
-        let armed = cycle.edges().iter().all(|edge| {
-            let rules = &env.universe.instruments[usize::from(edge.instrument())];
-            self.level(rules.venue) == Level::Armed
-        });
-        if armed || muted(Mute::C1) {
+        if self.is_armed(env, cycle) || muted(Mute::C1) {
             // Smaller where our own bounds are smaller than the market's; denied only where even that
             // does not pay, and then with the control that the larger one fails.
             let rules = self.smaller(env, cycle, seen);

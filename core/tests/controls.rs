@@ -845,13 +845,8 @@ fn a_denial_names_its_cycle() {
     assert!(next.iter().all(|told| 1 < told.2), "with what was not told: {next:?}");
 }
 
-/// A step tries four. What is left over is told, and is tried in the next step: it does not rest.
-#[test]
-fn what_a_step_does_not_try_is_told() {
-    let mut limits = trading(Mode::Live, &universe(true));
-    limits.rounds_max = 8;
-    let mut world = World::armed_with(universe(true), limits);
-    // ETH is dear in BTC, and BTC at Kraken in dollars: three cycles through the one, two through the other.
+/// ETH is dear in BTC, and BTC at Kraken in dollars: three cycles pay through the one, two through the other.
+fn five_pay(world: &mut World) {
     let (mid, step) = world.mid(4);
     for rank in 0..10 {
         world.level(4, Side::Ask, mid + step * (rank + 1), 0, 0);
@@ -860,6 +855,15 @@ fn what_a_step_does_not_try_is_told() {
     world.level(4, Side::Bid, mid + mid / 100, BTC, 0);
     world.out.clear();
     world.dislocate(2, BTC / 4);
+}
+
+/// A step tries four. What is left over is told, and is tried in the next step: it does not rest.
+#[test]
+fn what_a_step_does_not_try_is_told() {
+    let mut limits = trading(Mode::Live, &universe(true));
+    limits.rounds_max = 8;
+    let mut world = World::armed_with(universe(true), limits.clone());
+    five_pay(&mut world);
     let tried: BTreeSet<u32> = world.rounds().iter().map(|round| round.cycle).collect();
     let (outranked, denied): (Vec<Denial>, Vec<Denial>) =
         world.denials().into_iter().filter(|denial| denial.breach.is_some()).partition(|denial| {
@@ -878,6 +882,18 @@ fn what_a_step_does_not_try_is_told() {
     let denials = world.denials();
     let next = rounds.iter().map(|round| round.cycle).chain(denials.iter().map(|d| d.cycle));
     assert!(next.into_iter().any(|cycle| cycle == outranked[0].cycle), "{rounds:?} {denials:?}");
+    // Where the level is shut, that is why: all five are denied by it within a few steps, and only by it.
+    let mut shut = World::armed_with(universe(true), limits);
+    shut.page = shut.page.raised(Scope::Global, Level::Pause, Cause::Operator).expect("raise");
+    shut.step(shut.page.record());
+    five_pay(&mut shut);
+    shut.timer(MS);
+    let told: BTreeSet<(u8, u32)> = shut
+        .denials()
+        .iter()
+        .filter_map(|denial| Some((denial.breach?.control, denial.cycle)))
+        .collect();
+    assert!(told.len() == 5 && told.iter().all(|(by, _)| *by == Control::Level as u8), "{told:?}");
     println!("figure outranked: {} of a step were told and tried in the next", outranked.len());
 }
 
