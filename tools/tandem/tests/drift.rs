@@ -72,7 +72,11 @@ fn setup() -> Setup {
 
 /// The journal's instruments by name, with the rules of the world's.
 fn side(world: &World) -> Side {
-    let table = Table::build(setup(), "a test").unwrap();
+    side_of(world, setup())
+}
+
+fn side_of(world: &World, setup: Setup) -> Side {
+    let table = Table::build(setup, "a test").unwrap();
     let mut reader = Reader::of(Table { universe: world.engine.universe().clone(), ..table });
     world.journal.iter().for_each(|record| reader.take(record).unwrap());
     reader.end()
@@ -324,7 +328,11 @@ fn what_has_no_reason_is_unexplained() {
 /// Both sides of the same market, with the second round of the replay smaller by half, or its second opportunity, or
 /// without its second round: of each nothing says why.
 fn with_a_difference(what: What, only: Only) -> (Side, Side) {
-    let live = side(&on_paper(paper()));
+    // With limits: a cycle that a control denied rests for ten milliseconds.
+    let limits = tandem_tools::backtest::limits::wide(&setup()).unwrap();
+    assert_eq!(limits.retry_ms, 10);
+    let setup = Setup { mode: "paper".to_owned(), limits: Some(limits), ..setup() };
+    let live = side_of(&on_paper(paper()), setup.clone());
     let mut world = on_paper(paper());
     if only == Only::Live {
         world = without_second_round(world);
@@ -347,7 +355,7 @@ fn with_a_difference(what: What, only: Only) -> (Side, Side) {
             record.data[1] /= 2;
         }
     }
-    (live, side(&world))
+    (live, side_of(&world, setup))
 }
 
 /// The reason that is given for the one thing that differs.
@@ -444,6 +452,7 @@ fn a_denial_is_a_reason_only_for_its_cycle_and_its_time() {
         code: code.to_owned(),
         times,
         is_control,
+        rests: is_control && code != "outranked",
     };
     let (live, other) = with_a_difference(What::Round, Only::Live);
     let missing = live.rounds.iter().find(|round| round.report.id == 2).unwrap();
@@ -474,6 +483,21 @@ fn a_denial_is_a_reason_only_for_its_cycle_and_its_time() {
             vec![
                 (cycle, denial(ns - 500 * MS, throttle, 1, true)),
                 (cycle, denial(ns + 600 * MS, throttle, 1, true)),
+            ],
+            "unexplained",
+        ),
+        // It rested; what was outranked does not rest.
+        (
+            vec![
+                (cycle, denial(ns - 10 * MS, throttle, 1, true)),
+                (cycle, denial(ns + 600 * MS, throttle, 1, true)),
+            ],
+            "denied:C13_throttle",
+        ),
+        (
+            vec![
+                (cycle, denial(ns - 10 * MS, outranked, 1, true)),
+                (cycle, denial(ns + 600 * MS, outranked, 1, true)),
             ],
             "unexplained",
         ),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tandem_core::account::{Balance, BalanceSource};
+use tandem_core::controls::Control;
 use tandem_core::engine::{Command, LEVEL_HALT};
 use tandem_core::instrument::{AssetId, Universe};
 use tandem_core::ledger::Posting;
@@ -60,6 +61,8 @@ pub struct Denied {
     pub times: i64,
     /// A control's; the others are of what the books showed.
     pub is_control: bool,
+    /// The cycle is not tried again for a time.
+    pub rests: bool,
 }
 
 /// A round with its orders.
@@ -241,7 +244,7 @@ impl Side {
         let standing = near.filter_map(|(idx, denied)| {
             let later = all.iter().skip(idx + 1).find(|later| later.code == denied.code);
             let more = later.map(|later| (later.times.saturating_sub(1), later.at_ns));
-            let rest_ns = if denied.is_control { self.retry_ns } else { 0 };
+            let rest_ns = if denied.rests { self.retry_ns } else { 0 };
             let is_at_rest = ns.saturating_sub(denied.at_ns) <= rest_ns;
             let goes_on = more.is_none_or(|(times, until_ns)| 0 < times && ns <= until_ns);
             (wanted(denied) && (is_at_rest || goes_on)).then_some(Standing { denied, more })
@@ -395,8 +398,9 @@ impl Reader {
             self.round(report, table);
         } else if let Some(denial) = Denial::decode(&group) {
             let (at_ns, code) = (denial.at_ns, denial_code(&denial));
-            let (times, is_control) = (denial.times, denial.breach.is_some());
-            let denied = Denied { at_ns, code, times, is_control };
+            let (times, breach) = (denial.times, denial.breach);
+            let rests = breach.is_some_and(|breach| breach.control != Control::Outranked as u8);
+            let denied = Denied { at_ns, code, times, is_control: breach.is_some(), rests };
             self.side.denials.entry(denial.cycle).or_default().push(denied);
         } else if let Some(told) = Opportunity::decode(&group) {
             if told.phase == Phase::After {
