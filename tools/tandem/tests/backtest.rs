@@ -158,6 +158,10 @@ fn what_is_wrong_is_named() {
             "samples_us is empty",
         ),
         ("limits = \"wide\"\n[venue.kraken]\nfee_asset = \"BNB\"\n", "no asset of the recording"),
+        (
+            "limits = \"wide\"\n[venue.kraken]\nentry = { model = \"recorded\" }\n",
+            "no acknowledged order there: say what it is then as without_us",
+        ),
         ("limits = \"wide\"\n[venue.kraken]\ntaker_fee_ppm = 200000\n", "beyond 10 %"),
         (
             "limits = \"wide\"\n[[transfer]]\nasset = \"BTC\"\nfrom = \"kraken\"\nto = \"kraken\"\nbelow = \"1\"\n\
@@ -184,6 +188,11 @@ fn what_is_wrong_is_named() {
     assert_eq!(first, again);
     let said = say(&dir, &["replay", "--verify", &simulated]);
     assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+    // No order was acknowledged in it: what is said for that case.
+    let said = "[venue.kraken]\nentry = { model = \"recorded\", without_us = 700 }\n";
+    let assumed = backtest(&dir, &format!("{config}{said}"), &["--data", &journal]);
+    let entry = &assumed["config"]["venue"]["kraken"]["entry"];
+    assert_eq!((&entry["model"], &entry["us"]), (&"constant".into(), &700.into()), "{entry}");
     let twice = backtest(&dir, &config, &["--data", &journal, "--repeat", "2"]);
     let records = |found: &Value| found["data"]["records"].as_u64().unwrap();
     assert_eq!(records(&twice), 2 * records(&first));
@@ -236,7 +245,7 @@ fn a_demo_beside_its_own_replay() {
         assert!(10 < live["rounds"].as_u64().unwrap() && 10 < replayed["rounds"].as_u64().unwrap());
         assert!(0 < drift["rounds_matched"].as_u64().unwrap());
         // Each difference, of opportunities too, has its reason, and the reasons' money is all of it.
-        assert_eq!(said.status.code(), Some(0), "{drift}");
+        assert_eq!(said.status.code(), Some(0), "{}", drift["examples"]);
         assert_eq!(drift["unexplained"], 0, "{}", drift["examples"]);
         let quanta = |value: &Value| value.as_i64().unwrap();
         let all = drift["reasons"].as_array().unwrap();

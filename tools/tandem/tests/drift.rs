@@ -371,8 +371,17 @@ fn reason(live: &Side, replayed: &Side, what: What, only: Only) -> (String, Stri
 #[test]
 fn another_size_of_a_round_has_the_reason_whose_fact_differs() {
     type Change = fn(&mut Side, &mut Side, usize);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 11] = [
         ("unexplained", |_, _, _| {}),
+        ("ramp", |live, replayed, _| {
+            (live.ramp_rounds, replayed.ramp_rounds) = (1, 1);
+            replayed.rounds.iter_mut().for_each(|round| round.since_armed = 0);
+        }),
+        // Both were, or neither: another number of rounds before is no reason.
+        ("unexplained", |live, replayed, at| {
+            (live.ramp_rounds, replayed.ramp_rounds) = (1, 1);
+            live.rounds[at].since_armed += 1;
+        }),
         ("other_moment", |_, replayed, at| replayed.rounds[at].report.opened_ns += MS),
         ("balances", |live, replayed, at| {
             live.rounds[at].stands[0].funds = Some(1 << 60);
@@ -865,6 +874,8 @@ fn a_period_knows_what_was_before_it() {
     assert_eq!(part.level(Venue::Kraken, from_ns), Some(Level::Armed));
     assert_eq!(part.is_live(2, from_ns), Some(true));
     assert_eq!(part.rounds[0].stands, whole.rounds[nth].stands);
+    assert_eq!(part.rounds[0].since_armed, whole.rounds[nth].since_armed);
+    assert_eq!(whole.rounds[nth].since_armed, nth as i64, "armed once, before the first");
     assert!(part.rounds[0].stands.iter().all(|stand| stand.funds.is_some()));
 }
 

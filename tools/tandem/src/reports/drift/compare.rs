@@ -677,7 +677,8 @@ impl Compared<'_> {
             );
             let by_us = ns.saturating_sub(replayed.report.opened_ns) / 1_000;
             let because = self
-                .uncovered(live, replayed)
+                .ramp(live, replayed)
+                .or_else(|| self.uncovered(live, replayed))
                 .or_else(|| self.surroundings(&[l.instrument], ns))
                 .or_else(|| self.hidden_of_rounds(live, replayed, true))
                 .or_else(|| self.books(live, replayed))
@@ -706,6 +707,17 @@ impl Compared<'_> {
             // One leg sizes the others.
             return;
         }
+    }
+
+    /// Whether one of them alone was among the first after arming, which are of the smallest size.
+    fn ramp(&self, live: &RoundStory, replayed: &RoundStory) -> Option<Found> {
+        let (l, r) = (live.since_armed, replayed.since_armed);
+        let is_small = (l < self.live.ramp_rounds, r < self.replayed.ramp_rounds);
+        let detail = format!(
+            "after {l} rounds since arming live, {r} replayed; the first {} and {} are of the smallest size",
+            self.live.ramp_rounds, self.replayed.ramp_rounds
+        );
+        (is_small.0 != is_small.1).then(|| Found::new(Reason::Ramp, detail))
     }
 
     /// What own orders hid differently when two rounds were decided: within their limits, or anywhere, because a

@@ -137,6 +137,8 @@ pub enum Reason {
     Stage,
     /// What there was did not cover the same size.
     Balances,
+    /// On one side alone it was among the first after arming.
+    Ramp,
     /// Balances asked for another edge.
     Skew,
     /// It was decided on other books.
@@ -186,6 +188,7 @@ impl Reason {
             Reason::Orphan => "orphan",
             Reason::Stage => "stage",
             Reason::Balances => "balances",
+            Reason::Ramp => "ramp",
             Reason::Skew => "skew",
             Reason::BookAtDecision => "book_at_decision",
             Reason::OtherMoment => "other_moment",
@@ -224,6 +227,7 @@ impl Reason {
             Reason::Orphan => "it follows from no opportunity",
             Reason::Stage => "over on one side alone",
             Reason::Balances => "balances did not cover the same size",
+            Reason::Ramp => "among the first rounds after arming, on one side alone",
             Reason::Skew => "balances asked for another edge",
             Reason::BookAtDecision => "it was decided on other books",
             Reason::OtherMoment => "decided at another moment",

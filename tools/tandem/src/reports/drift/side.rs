@@ -78,6 +78,8 @@ pub struct RoundStory {
     pub stands: Vec<Stand>,
     /// Edge that it had to bring more, or less, for what it does to balances, ppm.
     pub skew_ppm: i64,
+    /// Rounds that were entered before it since a venue was armed: the first are of the smallest size.
+    pub since_armed: i64,
 }
 
 /// How things stood for one leg when its round was decided.
@@ -139,6 +141,8 @@ pub struct Side {
     pub numeraire: Option<u16>,
     /// How long a cycle rests that a control denied.
     retry_ns: i64,
+    /// So many rounds after arming are of the smallest size.
+    pub ramp_rounds: i64,
     levels: Vec<(i64, LevelWord)>,
     /// By instrument: halted from, until.
     halts: BTreeMap<u16, Vec<(i64, i64)>>,
@@ -261,7 +265,9 @@ pub struct Reader {
     trades: Trades,
     group: Vec<Record>,
     rounds: BTreeMap<(u32, u64), RoundReport>,
-    stands: BTreeMap<(u32, u64), (Vec<Stand>, i64)>,
+    stands: BTreeMap<(u32, u64), (Vec<Stand>, i64, i64)>,
+    /// Rounds entered since a venue was armed, and the number of the last.
+    since_armed: (i64, u64),
     depth: Option<Depth>,
     trading: Option<Trading>,
     opportunities: BTreeMap<(u32, i64), Seen>,
@@ -285,8 +291,11 @@ impl Reader {
             history.push((self.side.to_ns, rules.taker_fee.0.into()));
         }
         self.trading = table.trading().ok().flatten();
-        self.side.retry_ns = self.trading.as_ref().map_or(0, |trading| trading.retry_ns);
+        let (retry_ns, ramp_rounds) =
+            self.trading.as_ref().map_or((0, 0), |limits| (limits.retry_ns, limits.ramp_rounds));
+        (self.side.retry_ns, self.side.ramp_rounds) = (retry_ns, ramp_rounds);
         self.told.clear();
+        self.since_armed = (0, 0);
         match &mut self.depth {
             Some(depth) => depth.again(&table, self.side.to_ns),
             None => self.depth = Some(Depth::new(&table)),
@@ -330,6 +339,18 @@ impl Reader {
         if let Some(table) = self.side.table.clone() {
             self.state(record, &table);
         }
+        // The first record of a round has its stage, and whether it follows from no opportunity.
+        let [tags, id, ..] = record.data;
+        let is_entry = tags & 0xff == Stage::Entry as i64 && tags >> 16 & 0xff == 0;
+        if record.kind() == Some(Kind::Round) && record.part == 0 && is_entry {
+            self.entered(id as u64);
+        }
+    }
+
+    fn entered(&mut self, id: u64) {
+        if self.since_armed.1 < id {
+            self.since_armed = (self.since_armed.0.saturating_add(1), id);
+        }
     }
 
     fn state(&mut self, record: &Record, table: &Table) {
@@ -338,7 +359,16 @@ impl Reader {
             depth.take(record, table);
         }
         match record.kind() {
-            Some(Kind::Levels) => self.side.levels.push((now, LevelWord(record.data[0] as u64))),
+            Some(Kind::Levels) => {
+                let word = LevelWord(record.data[0] as u64);
+                let before = self.side.levels.last().map_or(LevelWord::PAUSED, |(_, word)| *word);
+                let is_armed = |word: LevelWord, venue| word.effective(venue) == Level::Armed;
+                let arms = |venue| !is_armed(before, venue) && is_armed(word, venue);
+                if Venue::ALL.into_iter().any(arms) {
+                    self.since_armed.0 = 0;
+                }
+                self.side.levels.push((now, word));
+            }
             Some(Kind::BookState) => {
                 let is_live = record.data[0] == BookState::Live as i64;
                 let history = self.side.books.entry(record.instrument).or_default();
@@ -435,7 +465,10 @@ impl Reader {
         }
         let stands = report.legs().iter().map(|leg| self.stand(leg, &table.universe)).collect();
         let skew_ppm = self.skew_ppm(&report, &table.universe);
-        self.stands.insert(name, (stands, skew_ppm));
+        self.stands.insert(name, (stands, skew_ppm, self.since_armed.0));
+        if !report.is_orphan {
+            self.entered(report.id);
+        }
     }
 
     /// How things stand for a leg whose round is told for the first time: its own orders come after that.
@@ -503,8 +536,8 @@ impl Reader {
                 let all = orders.remove(&name).unwrap_or_default();
                 let (entries, hedges) =
                     all.into_iter().partition(|order| order.new.purpose == Purpose::Entry);
-                let (stands, skew_ppm) = stands.remove(&name).unwrap_or_default();
-                RoundStory { report, entries, hedges, stands, skew_ppm }
+                let (stands, skew_ppm, since_armed) = stands.remove(&name).unwrap_or_default();
+                RoundStory { report, entries, hedges, stands, skew_ppm, since_armed }
             })
             .collect();
         side.rounds
