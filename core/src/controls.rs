@@ -131,11 +131,13 @@ pub enum Control {
     Size = 37,
     /// As many rounds as may be are open.
     Rounds = 38,
+    /// The step tried as many better ones as it may.
+    Outranked = 39,
 }
 
 impl Control {
     /// How many numbers there are, 0 included.
-    pub const COUNT: usize = 39;
+    pub const COUNT: usize = 40;
 
     /// Every control of the table, C5b last.
     pub const TABLE: [Control; 26] = [
@@ -209,6 +211,7 @@ impl Control {
             Control::Bust => "bust",
             Control::Size => "size",
             Control::Rounds => "open rounds",
+            Control::Outranked => "outranked",
         }
     }
 
@@ -228,6 +231,7 @@ impl Control {
             Control::Bust,
             Control::Size,
             Control::Rounds,
+            Control::Outranked,
         ];
         Control::TABLE.into_iter().chain(others).find(|control| *control as u8 == tag)
     }

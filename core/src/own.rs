@@ -150,6 +150,12 @@ impl Own {
             .fold(0, i64::saturating_add)
     }
 
+    /// Returns everything that is taken of an instrument.
+    pub fn of(&self, instrument: u16) -> impl Iterator<Item = (Side, Px, Qty)> + '_ {
+        let of = self.entries.iter().filter(move |entry| entry.instrument == instrument);
+        of.map(|entry| (entry.side, entry.px, entry.qty))
+    }
+
     /// Makes an instrument's reduced depth right.
     pub fn rebuild(&self, market: &mut Market, instrument: u16) {
         let state = market.get_mut(instrument);

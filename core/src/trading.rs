@@ -170,7 +170,7 @@ pub struct Desk {
     halts: Vec<Breach>,
     /// Instruments whose depth came back without a change of their book.
     freed: Vec<u16>,
-    /// By control and instrument.
+    /// By control: of the instruments, for orders of no cycle, and then of the cycles.
     told: Vec<Told>,
     /// By cycle: not before this.
     retry_ns: Vec<i64>,
@@ -238,7 +238,7 @@ impl Desk {
             effective: levels(LevelWord::PAUSED, &[None; 4]),
             halts: Vec::with_capacity(64),
             freed: Vec::with_capacity(64),
-            told: alloc::vec![never; Control::COUNT * (instruments + 1)],
+            told: alloc::vec![never; Control::COUNT * (instruments + 1 + cycle_count)],
             retry_ns: alloc::vec![i64::MIN; cycle_count],
             ranked: Vec::with_capacity(cycle_count),
             ramp_left: limits.ramp_rounds,
@@ -490,6 +490,39 @@ impl Desk {
             let cycle = env.detector.graph().cycles()[best.cycle as usize];
             self.attempt(env, best, &cycle, id(best.cycle));
         }
+        self.outranked(env, assessed, ranked);
+    }
+
+    /// Tells of what is left over when a step has tried as many as it may: it is not tried now, and nothing
+    /// else would say so. What rests was told when it was denied; where the level is shut, the level is why.
+    fn outranked(&mut self, env: &mut Env<'_>, assessed: &[Evaluation], left: &[Ranked]) {
+        let waits = |desk: &Desk, env: &Env<'_>, cycle: u32| {
+            let of = &env.detector.graph().cycles()[cycle as usize];
+            desk.retry_ns[cycle as usize] <= env.now_ns && desk.is_armed(env, of)
+        };
+        let count = left.iter().filter(|rank| waits(self, env, rank.1.0)).count();
+        for (_, cycle, idx) in left {
+            if !waits(self, env, cycle.0) {
+                continue;
+            }
+            let cycle = env.detector.graph().cycles()[cycle.0 as usize];
+            let breach = Breach {
+                control: Control::Outranked,
+                instrument: cycle.edges()[0].instrument(),
+                observed: (ENTRIES + count) as i64,
+                limit: ENTRIES as i64,
+                act: Act::Deny,
+            };
+            self.denied(env, &breach, Some((&assessed[*idx as usize], &cycle)));
+        }
+    }
+
+    /// Returns whether every venue of a cycle may be entered.
+    fn is_armed(&self, env: &Env<'_>, cycle: &Cycle) -> bool {
+        cycle.edges().iter().all(|edge| {
+            let rules = &env.universe.instruments[usize::from(edge.instrument())];
+            self.level(rules.venue) == Level::Armed
+        })
     }
 
     /// Edge that a cycle needs more for what it does to balances: positive where it takes them further
@@ -606,11 +639,7 @@ impl Desk {
     fn attempt(&mut self, env: &mut Env<'_>, seen: &Evaluation, cycle: &Cycle, cause: u64) {
         let skew_ppm = self.skew_ppm(env, seen.cycle).max(0);
         let mut wanted = *seen;
-        let armed = cycle.edges().iter().all(|edge| {
-            let rules = &env.universe.instruments[usize::from(edge.instrument())];
-            self.level(rules.venue) == Level::Armed
-        });
-        if armed || muted(Mute::C1) {
+        if self.is_armed(env, cycle) || muted(Mute::C1) {
             // Smaller where our own bounds are smaller than the market's; denied only where even that
             // does not pay, and then with the control that the larger one fails.
             let rules = self.smaller(env, cycle, seen);
@@ -757,7 +786,11 @@ impl Desk {
         }
         // A gate that is shut denies everything; that is no sign of a fault. Nor is what is too small, or one
         // too many.
-        if !matches!(breach.control, Control::Level | Control::Size | Control::Rounds) {
+        let is_usual = matches!(
+            breach.control,
+            Control::Level | Control::Size | Control::Rounds | Control::Outranked
+        );
+        if !is_usual {
             let count = self.controls.on_denial(env.now_ns);
             let most = self.limits.denials_1s_max;
             if most < count && !muted(Mute::DenialRate) {
@@ -765,8 +798,12 @@ impl Desk {
                 self.raise(env, raise, (Control::Denials, count));
             }
         }
-        let places = env.universe.instruments.len() + 1;
-        let place = usize::from(breach.instrument).min(places - 1);
+        let instruments = env.universe.instruments.len();
+        let place = match candidate {
+            Some((evaluation, _)) => instruments + 1 + evaluation.cycle as usize,
+            None => usize::from(breach.instrument).min(instruments),
+        };
+        let places = self.told.len() / Control::COUNT;
         let told = &mut self.told[breach.control as usize * places + place];
         told.pending += 1;
         if env.now_ns.saturating_sub(told.at_ns) < env.params.denial_ns {

@@ -2,6 +2,8 @@
 
 mod desk;
 
+use std::collections::BTreeSet;
+
 use desk::*;
 use tandem_core::account::{Peer, PeerRole, Session, SessionState};
 use tandem_core::controls::{Act, Breach, Control, Controls, View, Wish};
@@ -10,6 +12,7 @@ use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::limits::{Mode, Trading};
 use tandem_core::order::{Action, DoneStatus, Purpose, Report, UnknownCause};
 use tandem_core::record::{BookState, Kind, Record, TradingStatus, Venue, flag};
+use tandem_core::report::Denial;
 use tandem_core::units::{Px, Qty, Side};
 use tandem_core::value::Bias;
 
@@ -802,10 +805,96 @@ fn many_denials_pause() {
     assert_eq!(world.engine.desk().expect("trades").level(Venue::Kraken), Level::Pause);
     let mut denials = world.denials();
     denials.retain(|denial| denial.breach.is_some_and(|breach| breach.control == 18));
-    assert_eq!(denials.len(), 2, "one record for each instrument in its time");
+    assert_eq!(denials.len(), 2, "one record for each cycle in its time");
     let breach = denials[0].breach.expect("a control's");
     assert_eq!((breach.control, breach.limit), (18, 39_000));
     println!("figure I12: 21 denials in 1 s pause; {} record of them", denials.len());
+}
+
+/// Each cycle that a control denies has its own record, also where the order that it denies is of the same instrument;
+/// what is denied again meanwhile is counted in the next.
+#[test]
+fn a_denial_names_its_cycle() {
+    let mut world = World::armed(trading(Mode::Live, &universe(false)));
+    let kraken = Scope::Venue(Venue::Kraken);
+    world.page = world.page.raised(kraken, Level::Pause, Cause::Operator).expect("raise");
+    world.step(world.page.record());
+    world.out.clear();
+    world.dislocate(2, BTC / 4);
+    let of_level = |world: &World| -> Vec<(u32, u16, i64)> {
+        let denials = world.denials().into_iter();
+        denials
+            .filter_map(|d| d.breach.filter(|b| b.control == 1).map(|b| (d, b)))
+            .map(|(denial, breach)| (denial.cycle, breach.instrument, denial.times))
+            .collect()
+    };
+    let first = of_level(&world);
+    let cycles: BTreeSet<u32> = first.iter().map(|told| told.0).collect();
+    assert_eq!((first.len(), cycles.len()), (2, 2), "{first:?}");
+    assert!(first.iter().all(|told| (told.1, told.2) == (2, 1)), "{first:?}");
+    world.out.clear();
+    for _ in 0..8 {
+        world.timer(10 * MS);
+    }
+    assert_eq!(of_level(&world), [], "told less than 100 ms ago");
+    for _ in 0..4 {
+        world.timer(10 * MS);
+    }
+    let next = of_level(&world);
+    assert_eq!(next.len(), 2, "{next:?}");
+    assert!(next.iter().all(|told| 1 < told.2), "with what was not told: {next:?}");
+}
+
+/// ETH is dear in BTC, and BTC at Kraken in dollars: three cycles pay through the one, two through the other.
+fn five_pay(world: &mut World) {
+    let (mid, step) = world.mid(4);
+    for rank in 0..10 {
+        world.level(4, Side::Ask, mid + step * (rank + 1), 0, 0);
+    }
+    world.level(4, Side::Ask, mid + mid / 50, BTC, 0);
+    world.level(4, Side::Bid, mid + mid / 100, BTC, 0);
+    world.out.clear();
+    world.dislocate(2, BTC / 4);
+}
+
+/// A step tries four. What is left over is told, and is tried in the next step: it does not rest.
+#[test]
+fn what_a_step_does_not_try_is_told() {
+    let mut limits = trading(Mode::Live, &universe(true));
+    limits.rounds_max = 8;
+    let mut world = World::armed_with(universe(true), limits.clone());
+    five_pay(&mut world);
+    let tried: BTreeSet<u32> = world.rounds().iter().map(|round| round.cycle).collect();
+    let (outranked, denied): (Vec<Denial>, Vec<Denial>) =
+        world.denials().into_iter().filter(|denial| denial.breach.is_some()).partition(|denial| {
+            denial.breach.is_some_and(|b| b.control == Control::Outranked as u8)
+        });
+    assert_eq!(tried.len() + denied.len(), 4, "{tried:?} {denied:?}");
+    assert!(!outranked.is_empty(), "{denied:?}");
+    let breach = outranked[0].breach.expect("a control's");
+    assert_eq!((breach.observed, breach.limit), (4 + outranked.len() as i64, 4));
+    assert!(!tried.contains(&outranked[0].cycle));
+    let desk = world.engine.desk().expect("trades");
+    assert_eq!(desk.counts().denials[Control::Outranked as usize], outranked.len() as u64);
+    world.out.clear();
+    world.timer(MS);
+    let rounds = world.rounds();
+    let denials = world.denials();
+    let next = rounds.iter().map(|round| round.cycle).chain(denials.iter().map(|d| d.cycle));
+    assert!(next.into_iter().any(|cycle| cycle == outranked[0].cycle), "{rounds:?} {denials:?}");
+    // Where the level is shut, that is why: all five are denied by it within a few steps, and only by it.
+    let mut shut = World::armed_with(universe(true), limits);
+    shut.page = shut.page.raised(Scope::Global, Level::Pause, Cause::Operator).expect("raise");
+    shut.step(shut.page.record());
+    five_pay(&mut shut);
+    shut.timer(MS);
+    let told: BTreeSet<(u8, u32)> = shut
+        .denials()
+        .iter()
+        .filter_map(|denial| Some((denial.breach?.control, denial.cycle)))
+        .collect();
+    assert!(told.len() == 5 && told.iter().all(|(by, _)| *by == Control::Level as u8), "{told:?}");
+    println!("figure outranked: {} of a step were told and tried in the next", outranked.len());
 }
 
 /// Row OP-01. Row OP-04. What the engine raises counts before the page tells it back; KILL and HALT cancel.

@@ -232,6 +232,10 @@ pub enum Latency {
         /// Added to each, in microseconds.
         #[serde(default)]
         shift_us: i32,
+        /// What it is at a venue that acknowledged no order in the recording, microseconds; without it that is an
+        /// error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        without_us: Option<u32>,
     },
     /// A calm time and bursts in which everything of the venue is slow together.
     Bursty {

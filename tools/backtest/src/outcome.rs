@@ -383,6 +383,12 @@ pub struct Calibration {
     pub price_error_ppm: i64,
     /// Mean difference of the time to fill, microseconds.
     pub time_error_us: i64,
+    /// Median time to the first fill in the recording, microseconds, of orders that both filled; nothing where none.
+    #[serde(default)]
+    pub time_live_median_us: Option<i64>,
+    /// The same in the simulation.
+    #[serde(default)]
+    pub time_simulated_median_us: Option<i64>,
     /// Difference of the result, numeraire.
     pub pnl_error: i64,
 }

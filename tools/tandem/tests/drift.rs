@@ -26,6 +26,7 @@ use tandem_core::units::{FeePpm, Px, Qty, Side as BookSide};
 use tandem_feeds::tile::record_schema;
 use tandem_shm::{JournalSpec, JournalWriter, tsc};
 use tandem_tools::config::Config;
+use tandem_tools::reports::drift::depth::Depth;
 use tandem_tools::reports::drift::side::Reader;
 use tandem_tools::reports::drift::{self, Drift, Only, Side, What};
 use tandem_tools::reports::page;
@@ -71,7 +72,11 @@ fn setup() -> Setup {
 
 /// The journal's instruments by name, with the rules of the world's.
 fn side(world: &World) -> Side {
-    let table = Table::build(setup(), "a test").unwrap();
+    side_of(world, setup())
+}
+
+fn side_of(world: &World, setup: Setup) -> Side {
+    let table = Table::build(setup, "a test").unwrap();
     let mut reader = Reader::of(Table { universe: world.engine.universe().clone(), ..table });
     world.journal.iter().for_each(|record| reader.take(record).unwrap());
     reader.end()
@@ -320,6 +325,361 @@ fn what_has_no_reason_is_unexplained() {
     assert_eq!(report.unexplained_money, report.difference);
 }
 
+/// Both sides of the same market, with the second round of the replay smaller by half, or its second opportunity, or
+/// without its second round: of each nothing says why.
+fn with_a_difference(what: What, only: Only) -> (Side, Side) {
+    // With limits: a cycle that a control denied rests for ten milliseconds.
+    let limits = tandem_tools::backtest::limits::wide(&setup()).unwrap();
+    assert_eq!(limits.retry_ms, 10);
+    let setup = Setup { mode: "paper".to_owned(), limits: Some(limits), ..setup() };
+    let live = side_of(&on_paper(paper()), setup.clone());
+    let mut world = on_paper(paper());
+    if only == Only::Live {
+        world = without_second_round(world);
+    }
+    let mut is_second = false;
+    for record in &mut world.journal {
+        let kind = record.kind().unwrap();
+        if kind == Kind::Round && record.part == 0 {
+            is_second = record.data[1] == 2;
+        }
+        if kind == Kind::Opportunity && record.part == 0 {
+            is_second = record.data[1] == 2;
+        }
+        let legs_from = match (what, kind) {
+            (What::Round, Kind::Round) => 2,
+            (What::Opportunity, Kind::Opportunity) => 3,
+            _ => continue,
+        };
+        if only == Only::Both && is_second && legs_from <= record.part {
+            record.data[1] /= 2;
+        }
+    }
+    (live, side_of(&world, setup))
+}
+
+/// The reason that is given for the one thing that differs.
+fn reason(live: &Side, replayed: &Side, what: What, only: Only) -> (String, String) {
+    let report = drift::drift(live, replayed, drift::WINDOW_MS).unwrap();
+    let of = |one: &&drift::Difference| (one.what, one.only) == (what, only);
+    let all: Vec<&drift::Difference> = report.differences.iter().filter(of).collect();
+    assert_eq!(all.len(), 1, "{:#?}", report.differences);
+    (all[0].code.clone(), all[0].detail.clone())
+}
+
+/// A reason for another size is given where its fact is there, and not where it is not.
+#[test]
+fn another_size_of_a_round_has_the_reason_whose_fact_differs() {
+    type Change = fn(&mut Side, &mut Side, usize);
+    let changes: [(&str, Change); 11] = [
+        ("unexplained", |_, _, _| {}),
+        ("ramp", |live, replayed, _| {
+            (live.ramp_rounds, replayed.ramp_rounds) = (1, 1);
+            replayed.rounds.iter_mut().for_each(|round| round.since_armed = 0);
+        }),
+        // Both were, or neither: another number of rounds before is no reason.
+        ("unexplained", |live, replayed, at| {
+            (live.ramp_rounds, replayed.ramp_rounds) = (1, 1);
+            live.rounds[at].since_armed += 1;
+        }),
+        ("other_moment", |_, replayed, at| replayed.rounds[at].report.opened_ns += MS),
+        ("balances", |live, replayed, at| {
+            live.rounds[at].stands[0].funds = Some(1 << 60);
+            replayed.rounds[at].stands[0].funds = Some(1);
+        }),
+        // As little on both sides is no difference.
+        ("unexplained", |live, replayed, at| {
+            live.rounds[at].stands[0].funds = Some(1);
+            replayed.rounds[at].stands[0].funds = Some(1);
+        }),
+        ("balances", |live, replayed, at| {
+            live.rounds[at].stands[1].room = Some(1 << 60);
+            replayed.rounds[at].stands[1].room = Some(1);
+        }),
+        ("own_orders", |_, replayed, at| {
+            let leg = replayed.rounds[at].report.legs()[0];
+            let side = leg.action.takes().idx();
+            replayed.rounds[at].stands[0].hidden.insert((side, leg.px.0), LOT);
+        }),
+        // The other side of the book is not what the order takes.
+        ("unexplained", |_, replayed, at| {
+            let leg = replayed.rounds[at].report.legs()[0];
+            let side = 1 - leg.action.takes().idx();
+            replayed.rounds[at].stands[0].hidden.insert((side, leg.px.0), LOT);
+        }),
+        ("book_at_decision", |_, replayed, at| replayed.rounds[at].stands[1].book.0 += 1),
+        ("skew", |_, replayed, at| replayed.rounds[at].skew_ppm += 1),
+    ];
+    for (code, change) in changes {
+        let (mut live, mut replayed) = with_a_difference(What::Round, Only::Both);
+        let at = live.rounds.iter().position(|round| round.report.id == 2).unwrap();
+        change(&mut live, &mut replayed, at);
+        let (found, detail) = reason(&live, &replayed, What::Round, Only::Both);
+        assert_eq!(found, code, "{detail}");
+    }
+}
+
+#[test]
+fn another_size_of_an_opportunity_has_the_reason_whose_fact_differs() {
+    type Change = fn(&mut drift::side::Seen);
+    let changes: [(&str, Change); 6] = [
+        ("unexplained", |_| {}),
+        ("own_orders", |seen| {
+            let leg = seen.legs[0];
+            seen.hidden[0].insert((usize::from(leg.side), leg.px.0), LOT);
+        }),
+        // Beyond its limit, and on the other side, nothing that was hidden was missed.
+        ("unexplained", |seen| {
+            let leg = seen.legs[0];
+            let worse = if leg.side == 1 { leg.px.0 + 1 } else { leg.px.0 - 1 };
+            seen.hidden[0].insert((usize::from(leg.side), worse), LOT);
+            seen.hidden[0].insert((usize::from(1 - leg.side), leg.px.0), LOT);
+        }),
+        // Of whichever leg, though the size of another is told.
+        ("book_at_decision", |seen| seen.legs[1].update_id += 1),
+        ("book_at_decision", |seen| seen.legs[1].recv_ts_ns += 1),
+        ("staleness", |seen| seen.buffers_ppm += 1),
+    ];
+    for (code, change) in changes {
+        let (live, mut replayed) = with_a_difference(What::Opportunity, Only::Both);
+        let at = (0..live.seen.len()).find(|at| {
+            let qty = |side: &Side| side.seen[*at].legs[0].qty;
+            qty(&live) != qty(&replayed)
+        });
+        change(&mut replayed.seen[at.unwrap()]);
+        let (found, detail) = reason(&live, &replayed, What::Opportunity, Only::Both);
+        assert_eq!(found, code, "{detail}");
+    }
+}
+
+/// A denial says why a round is not there where it is of that cycle and of that time: told then, or so shortly before
+/// that the cycle rested or its repeats are told to have gone on.
+#[test]
+fn a_denial_is_a_reason_only_for_its_cycle_and_its_time() {
+    let denial = |at_ns: i64, code: &str, times: i64, is_control: bool| drift::side::Denied {
+        at_ns,
+        code: code.to_owned(),
+        times,
+        is_control,
+        rests: is_control && code != "outranked",
+    };
+    let (live, other) = with_a_difference(What::Round, Only::Live);
+    let missing = live.rounds.iter().find(|round| round.report.id == 2).unwrap();
+    let (cycle, ns) = (missing.report.cycle, missing.report.opened_ns);
+    let denial_ns = other.table.as_ref().unwrap().params.denial_ns;
+    assert!(other.seen.iter().any(|seen| seen.cycle == cycle), "it was seen there as well");
+    let throttle = "C13_throttle";
+    let outranked = "outranked";
+    let cases = [
+        (vec![], "unexplained"),
+        (vec![(cycle, denial(ns, throttle, 1, true))], "denied:C13_throttle"),
+        (vec![(cycle, denial(ns, outranked, 1, true))], "denied:outranked"),
+        (vec![(cycle, denial(ns + 50 * MS, throttle, 1, true))], "denied:C13_throttle"),
+        // Of another cycle; too long ago; too late.
+        (vec![(cycle + 1, denial(ns, throttle, 1, true))], "unexplained"),
+        (vec![(cycle, denial(ns - denial_ns - 1, throttle, 1, true))], "unexplained"),
+        (vec![(cycle, denial(ns + 251 * MS, throttle, 1, true))], "unexplained"),
+        // Its repeats are not told yet, are told, and are told to have been none.
+        (vec![(cycle, denial(ns - denial_ns, throttle, 1, true))], "denied:C13_throttle"),
+        (
+            vec![
+                (cycle, denial(ns - 500 * MS, throttle, 1, true)),
+                (cycle, denial(ns + 600 * MS, throttle, 4, true)),
+            ],
+            "denied:C13_throttle",
+        ),
+        (
+            vec![
+                (cycle, denial(ns - 500 * MS, throttle, 1, true)),
+                (cycle, denial(ns + 600 * MS, throttle, 1, true)),
+            ],
+            "unexplained",
+        ),
+        // It rested; what was outranked does not rest.
+        (
+            vec![
+                (cycle, denial(ns - 10 * MS, throttle, 1, true)),
+                (cycle, denial(ns + 600 * MS, throttle, 1, true)),
+            ],
+            "denied:C13_throttle",
+        ),
+        (
+            vec![
+                (cycle, denial(ns - 10 * MS, outranked, 1, true)),
+                (cycle, denial(ns + 600 * MS, outranked, 1, true)),
+            ],
+            "unexplained",
+        ),
+        // Another code's repeats are not its own.
+        (
+            vec![
+                (cycle, denial(ns - 500 * MS, throttle, 1, true)),
+                (cycle, denial(ns + 600 * MS, throttle, 1, true)),
+                (cycle, denial(ns + 601 * MS, "C14_duplicate", 4, true)),
+            ],
+            "unexplained",
+        ),
+        // The nearest counts.
+        (
+            vec![
+                (cycle, denial(ns - 20 * MS, throttle, 1, true)),
+                (cycle, denial(ns, outranked, 1, true)),
+            ],
+            "denied:outranked",
+        ),
+        (vec![(cycle, denial(ns, "edge", 1, false))], "denied:edge"),
+    ];
+    for (nth, (denials, code)) in cases.into_iter().enumerate() {
+        let (live, mut replayed) = with_a_difference(What::Round, Only::Live);
+        replayed.denials.clear();
+        for (cycle, denied) in denials {
+            replayed.denials.entry(cycle).or_default().push(denied);
+        }
+        let (found, detail) = reason(&live, &replayed, What::Round, Only::Live);
+        assert_eq!(found, code, "case {nth}: {detail}");
+    }
+}
+
+/// The same bids come again. In the one world its orders are not answered, and what they are about to take is not
+/// counted on; in the other they ended without a fill.
+fn twice(are_answered: bool) -> World {
+    let mut world = begun(universe(false), trading(Mode::Live, &universe(false)), 100 * BTC);
+    let px = world.dislocate(2, BTC / 4);
+    for order in world.orders() {
+        if are_answered {
+            world.report(&order, Report::Done { status: DoneStatus::Expired, qty: Qty(0) });
+        }
+    }
+    // Nothing more is tried: it is what is seen that differs.
+    world.page = world.page.raised(Scope::Global, Level::Pause, Cause::Operator).unwrap();
+    world.step(world.page.record());
+    world.level(2, BookSide::Bid, px, 0, flag::LAST);
+    for _ in 0..20 {
+        world.timer(MS);
+    }
+    world.level(2, BookSide::Bid, px, BTC, flag::LAST);
+    for _ in 0..20 {
+        world.timer(MS);
+    }
+    world
+}
+
+#[test]
+fn depth_that_open_orders_hide_is_found() {
+    let (live, replayed) = (twice(true), twice(false));
+    let report = compare(&live, &replayed);
+    let found = codes(&report, What::Opportunity);
+    assert!(found.contains(&(Only::Both, "own_orders")), "{:?}", report.reasons);
+    let told = report.differences.iter().find(|one| one.code == "own_orders").unwrap();
+    assert!(told.detail.contains("own orders hid 0 at"), "{}", told.detail);
+    let of_opportunities = |report: &Drift| {
+        let unexplained = report.differences.iter().filter(|one| one.code == "unexplained");
+        unexplained.filter(|one| one.what == What::Opportunity).count()
+    };
+    assert_eq!(of_opportunities(&report), 0, "{:#?}", report.examples);
+    // Without the orders in its journal nothing is known of what they hid.
+    let mut replayed = twice(false);
+    replayed.journal.retain(|record| record.kind() != Some(Kind::OrderNew));
+    let report = compare(&live, &replayed);
+    assert!(0 < of_opportunities(&report), "{:#?}", report.differences);
+    let found = codes(&report, What::Opportunity);
+    assert!(!found.contains(&(Only::Both, "own_orders")), "{:?}", report.reasons);
+}
+
+/// After every record of a market that moves at random, with orders that fill whole, in part, late and not at all, the
+/// depth that is left is the engine's own.
+#[test]
+fn what_is_hidden_is_what_the_engine_does_not_count_on() {
+    let table = Table::build(setup(), "a test").unwrap();
+    let (mut hidden, mut orders) = (0, 0);
+    for seed in 0..20 {
+        let mut dice = Dice(seed + 1);
+        let limits = Trading {
+            own_interest_ns: i64::MAX / 4,
+            session_orders_max: 40,
+            ..trading(Mode::Live, &universe(false))
+        };
+        let mut world = begun(universe(false), limits, 100 * BTC);
+        let params = tandem_core::params::Params { window_levels: 16, ..table.params.clone() };
+        let (universe, setup) = (world.engine.universe().clone(), setup());
+        let instruments = table.instruments.clone();
+        let table = Table { setup, universe, instruments, params };
+        let mut depth = Depth::new(&table);
+        let (mut read, mut open, mut trade) = (0, Vec::new(), 0u64);
+        for _ in 0..300 {
+            match dice.below(8) {
+                0 => _ = world.dislocate(2, BTC / 8 * (1 + dice.below(6))),
+                1 => world.books(),
+                2 => {
+                    let px = 60_600 * PX - dice.below(3) * PX;
+                    world.level(2, BookSide::Bid, px, BTC / 8 * dice.below(4), flag::LAST);
+                }
+                3 | 4 if !open.is_empty() => {
+                    let order: NewOrder = open.swap_remove(dice.below(open.len() as i64) as usize);
+                    let qty = order.qty.0 / LOT * dice.below(4) / 3 * LOT;
+                    trade += 1;
+                    let filled = fill(&world, &order, qty.max(1), trade);
+                    let status = DoneStatus::Expired;
+                    let reports = [filled, Report::Done { status, qty: Qty(qty) }];
+                    let reports = if qty == 0 { &reports[1..] } else { &reports[..] };
+                    // The end may be told before the fill.
+                    let order_of = if dice.chance(30) { [1, 0] } else { [0, 1] };
+                    for idx in order_of {
+                        if let Some(report) = reports.get(idx) {
+                            world.report(&order, *report);
+                        }
+                    }
+                }
+                5 => world.health(),
+                _ => world.timer(dice.below(15) * MS),
+            }
+            open.extend(world.orders());
+            world.out.clear();
+            for record in &world.journal[read..] {
+                depth.take(record, &table);
+            }
+            read = world.journal.len();
+            for instrument in 0..3 {
+                let levels = |market: &tandem_core::market::Market| -> Vec<_> {
+                    let depth = market.get(instrument).depth();
+                    BookSide::BOTH.into_iter().map(|s| depth.levels(s).collect()).collect()
+                };
+                let (theirs, ours): (Vec<Vec<_>>, _) =
+                    (levels(world.engine.market()), levels(depth.market()));
+                assert_eq!(ours, theirs, "seed {seed}, instrument {instrument}");
+                hidden += u64::from(!depth.now(instrument).is_empty());
+            }
+        }
+        orders += world.engine.desk().unwrap().counts().orders;
+    }
+    println!("{orders} orders, something hidden {hidden} times");
+    assert!(100 < orders && 1_000 < hidden, "{orders} {hidden}");
+}
+
+/// A median is that of the orders that both filled; a few late ones do not move it.
+#[test]
+fn the_median_time_to_fill_is_told_of_both() {
+    let mut slow = paper();
+    slow.venues[2].paper_latency_ns = 4 * MS;
+    let report = compare(&on_paper(slow), &on_paper(paper()));
+    let c = &report.calibration;
+    let (live, replayed) = (c.time_live_median_us.unwrap(), c.time_simulated_median_us.unwrap());
+    println!("median {live} us live, {replayed} us replayed");
+    assert!(0 < replayed && replayed <= live, "{live} {replayed}");
+    let text = page::text(&drift::page(&report));
+    assert!(text.contains(&format!("{live} us")) && text.contains(&format!("{replayed} us")));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["calibration"]["time_live_median_us"], live);
+    assert_eq!(json["calibration"]["time_simulated_median_us"], replayed);
+    let (mut nothing, mut same) = (side(&on_paper(paper())), side(&on_paper(paper())));
+    for side in [&mut nothing, &mut same] {
+        side.rounds.iter_mut().for_each(|round| round.entries.clear());
+    }
+    let report = drift::drift(&nothing, &same, drift::WINDOW_MS).unwrap();
+    assert_eq!(report.calibration.time_live_median_us, None);
+    assert!(page::text(&drift::page(&report)).contains("none"));
+}
+
 /// What a venue answers to an entry order of the second leg.
 #[derive(Clone, Copy, PartialEq)]
 enum Answer {
@@ -513,7 +873,10 @@ fn a_period_knows_what_was_before_it() {
     assert!(from_ns <= part.from_ns && part.to_ns == whole.to_ns);
     assert_eq!(part.level(Venue::Kraken, from_ns), Some(Level::Armed));
     assert_eq!(part.is_live(2, from_ns), Some(true));
-    assert_eq!(part.rounds[0].funds, whole.rounds[nth].funds);
+    assert_eq!(part.rounds[0].stands, whole.rounds[nth].stands);
+    assert_eq!(part.rounds[0].since_armed, whole.rounds[nth].since_armed);
+    assert_eq!(whole.rounds[nth].since_armed, nth as i64, "armed once, before the first");
+    assert!(part.rounds[0].stands.iter().all(|stand| stand.funds.is_some()));
 }
 
 /// Any bytes give a report or an error, never a panic.

@@ -256,18 +256,26 @@ impl Recording {
         let ways = self.ways()?;
         for (name, model) in &mut config.venue {
             for (key, latency) in [("entry", &mut model.entry), ("response", &mut model.response)] {
-                let Latency::Recorded { correlation_ppm, shift_us } = *latency else { continue };
+                let Latency::Recorded { correlation_ppm, shift_us, without_us } = *latency else {
+                    continue;
+                };
                 if !self.setup.listings.iter().any(|listing| listing.venue == *name) {
                     // No order ever goes there.
                     *latency = Latency::Constant { us: 0 };
                     continue;
                 }
                 let samples = venue_named(name).map(|venue| &ways[venue.idx()]);
-                let samples_us = samples.filter(|s| !s.is_empty()).cloned().ok_or_else(|| {
-                    let why = "the recording has no acknowledged order there: give another model";
-                    refuse(format!("venue.{name}.{key}"), why)
-                })?;
-                *latency = Latency::Empirical { samples_us, correlation_ppm, shift_us };
+                *latency = match (samples.filter(|s| !s.is_empty()).cloned(), without_us) {
+                    (Some(samples_us), _) => {
+                        Latency::Empirical { samples_us, correlation_ppm, shift_us }
+                    }
+                    (None, Some(us)) => Latency::Constant { us },
+                    (None, None) => {
+                        let why = "the recording has no acknowledged order there: say what it is \
+                                   then as without_us, or give another model";
+                        return Err(refuse(format!("venue.{name}.{key}"), why));
+                    }
+                };
             }
         }
         Ok(config)

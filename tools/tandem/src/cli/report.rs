@@ -50,8 +50,9 @@ it from outcome.json and sensitivity.json. Exit code 1: the run is void, somethi
 Without --replayed the replay is made here, as deploy/drift.toml says: armed when the run was, orders as slow as they
 were, nobody else in the way.
 
-Rounds are paired by cycle and time, orders by leg, fills by price. Exit code 1: more differences without a reason
-than --unexplained-max.")]
+Rounds are paired by cycle and time, orders by leg, fills by price. A reason is a fact that differs between the
+journals: a denial of that cycle at that time, depth that own orders hid, the book, a fee, funds, latency. Exit code 1:
+more differences without one than --unexplained-max.")]
     Drift(DriftArgs),
 }
 

@@ -746,6 +746,8 @@ pub fn calibration(doc: &mut Doc, outcome: &Outcome) {
             column("Fill rate error", Unit::Share, "{@/fill_rate_error_ppm}"),
             column("Price error", Unit::Edge, "{@/price_error_ppm}"),
             column("Time to fill error", Unit::Micros, "{@/time_error_us}"),
+            column("Median time to fill, recorded", Unit::Micros, "{@/time_live_median_us}"),
+            column("Median time to fill, simulated", Unit::Micros, "{@/time_simulated_median_us}"),
             column("Result error", Unit::Difference, "{@/pnl_error}"),
         ],
         rows: vec![vec![
@@ -755,11 +757,16 @@ pub fn calibration(doc: &mut Doc, outcome: &Outcome) {
             c.fill_rate_error_ppm.into(),
             c.price_error_ppm.into(),
             c.time_error_us.into(),
+            c.time_live_median_us.into(),
+            c.time_simulated_median_us.into(),
             c.pnl_error.into(),
         ]],
     });
     doc.table(&table);
-    doc.say("A positive price error is a simulation that was too good.");
+    doc.say(
+        "A positive price error is a simulation that was too good. Times to fill are those of orders that both filled; \
+         their error is the mean, which a few late ones move and the medians not.",
+    );
     doc.end();
 }
 

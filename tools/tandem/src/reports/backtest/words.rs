@@ -82,6 +82,7 @@ const fn of_control(control: Control) -> &'static str {
         Control::Bust => "A fill was taken back",
         Control::Size => "Our bounds leave nothing that pays",
         Control::Rounds => "All rounds are in use",
+        Control::Outranked => "Better ones were tried in that step",
     }
 }
 

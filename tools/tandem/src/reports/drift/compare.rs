@@ -1,8 +1,8 @@
 //! Two journals of the same market, side by side: what is different, and why.
 //!
 //! Invariant: every round, order and opportunity of either side is looked at once. The money of all reasons and of
-//! what is unexplained adds up to the whole difference, to the last quantum. A reason is given where the journals
-//! hold evidence for it; where they hold none the difference is unexplained, however small it is.
+//! what is unexplained adds up to the whole difference, to the last quantum. A reason is a fact that the journals tell
+//! differently of that cycle, leg and time; where they tell none the difference is unexplained, however small it is.
 //!
 //! Not here: reading (`side`), showing (`mod`).
 
@@ -13,20 +13,19 @@ use tandem_backtest::outcome::Calibration;
 use tandem_core::level::Level;
 use tandem_core::order::Action;
 use tandem_core::record::Venue;
+use tandem_core::report::LegReport;
 use tandem_core::round::NO_CYCLE;
+use tandem_core::units::Side as BookSide;
 use tandem_core::value::{quote_of, shift_of};
 
-use super::side::{RoundStory, Seen, Side};
+use super::depth::Hidden;
+use super::side::{Denied, RoundStory, Seen, Side};
 use super::{Difference, Drift, Only, Reason, ReasonLine, SideText, What};
 use crate::table::Table;
 use crate::trades::{End, Order};
 
 /// Answers that come this much apart are no difference of latency.
 const LATENCY_NS: i64 = 200_000;
-/// How long what an own order took is missed: the book shows it anew after that.
-const OWN_NS: i64 = 2_000_000_000;
-/// How long it may be missed where a level is not shown anew.
-const LONG_OWN_NS: i64 = 60_000_000_000;
 /// What names the limits that size an order.
 const SIZING: [&str; 8] = [
     "notional_max",
@@ -201,13 +200,6 @@ fn to_word_ns(order: &Order) -> Option<i64> {
 }
 
 impl Compared<'_> {
-    fn side(&self, only: Only) -> &Side {
-        match only {
-            Only::Live => self.live,
-            Only::Replayed | Only::Both => self.replayed,
-        }
-    }
-
     fn other(&self, only: Only) -> &Side {
         match only {
             Only::Live => self.replayed,
@@ -324,37 +316,32 @@ impl Compared<'_> {
             return;
         }
         let instruments: Vec<u16> = live.legs.iter().map(|leg| leg.instrument).collect();
-        let found =
-            self.surroundings(&instruments, live.first_ns).unwrap_or_else(|| match differs {
-                Some((l, r)) if (l.best_px, l.update_id) != (r.best_px, r.update_id) => Found::new(
-                    Reason::BookAtDecision,
-                    format!(
-                        "{}: best {} live, {} replayed",
-                        self.symbol(l.instrument),
-                        self.px(l.instrument, l.best_px.0),
-                        self.px(r.instrument, r.best_px.0)
-                    ),
-                ),
-                _ if live.buffers_ppm != replayed.buffers_ppm => Found::new(
-                    Reason::Staleness,
-                    format!("{} ppm live, {} ppm replayed", live.buffers_ppm, replayed.buffers_ppm),
-                ),
-                Some((l, r)) => {
-                    let detail = format!(
-                        "{}: {} at {} live, {} at {} replayed, of the same best price",
-                        self.symbol(l.instrument),
-                        self.qty(l.instrument, l.qty.0),
-                        self.px(l.instrument, l.px.0),
-                        self.qty(r.instrument, r.qty.0),
-                        self.px(r.instrument, r.px.0)
-                    );
-                    self.long_ago(&instruments, live.first_ns, detail)
-                }
-                None => {
-                    let detail = "the same orders were worth another gain".to_owned();
-                    self.long_ago(&instruments, live.first_ns, detail)
-                }
-            });
+        let hidden = || {
+            live.legs.iter().zip(&replayed.legs).enumerate().find_map(|(idx, (l, r))| {
+                let (of_live, of_replayed) = (live.hidden.get(idx), replayed.hidden.get(idx));
+                self.hidden(l.instrument, l.side, Some([l.px.0, r.px.0]), of_live, of_replayed)
+            })
+        };
+        let found = self.surroundings(&instruments, live.first_ns).or_else(hidden);
+        let book = |leg: &LegReport| (leg.best_px, leg.update_id, leg.recv_ts_ns);
+        let found = found.unwrap_or_else(|| match differs {
+            _ if let Some((l, r)) = legs().find(|(l, r)| book(l) != book(r)) => {
+                self.other_book(l.instrument, [l, r].map(|leg| (leg.update_id, leg.recv_ts_ns)))
+            }
+            _ if live.buffers_ppm != replayed.buffers_ppm => Found::new(
+                Reason::Staleness,
+                format!("{} ppm live, {} ppm replayed", live.buffers_ppm, replayed.buffers_ppm),
+            ),
+            Some((l, r)) => Found::unexplained(format!(
+                "{}: {} at {} live, {} at {} replayed, of the same best price",
+                self.symbol(l.instrument),
+                self.qty(l.instrument, l.qty.0),
+                self.px(l.instrument, l.px.0),
+                self.qty(r.instrument, r.qty.0),
+                self.px(r.instrument, r.px.0)
+            )),
+            None => Found::unexplained("the same orders were worth another gain".to_owned()),
+        });
         let place = self.route(live);
         self.tell(What::Opportunity, Only::Both, live.first_ns, place, found, 0);
     }
@@ -369,17 +356,21 @@ impl Compared<'_> {
                 format!("there from {}", crate::time::utc(longer.first_ns)),
             ),
             None => {
-                let found = self.absent(only, seen.cycle, &instruments, seen.first_ns);
-                found.unwrap_or_else(|| {
-                    let detail = "not seen there, and nothing that was told stands against it";
-                    self.long_ago(&instruments, seen.first_ns, detail.to_owned())
-                })
+                let legs = seen.legs.iter().zip(&seen.hidden);
+                let legs = legs.map(|(leg, hidden)| (leg.instrument, leg.side, leg.px.0, hidden));
+                let legs: Vec<_> = legs.collect();
+                self.absent(only, &instruments, seen.first_ns)
+                    .or_else(|| self.unseen(only, seen.cycle, &legs, seen.first_ns))
+                    .unwrap_or_else(|| {
+                        let detail = "not seen there, and nothing that was told stands against it";
+                        Found::unexplained(detail.to_owned())
+                    })
             }
         };
         self.tell(What::Opportunity, only, seen.first_ns, place, found, 0);
     }
 
-    /// What is different around some instruments at a time: fees, settings, what own orders took.
+    /// What is different around some instruments at a time: fees, settings.
     fn surroundings(&self, instruments: &[u16], ns: i64) -> Option<Found> {
         for instrument in instruments {
             let (live, replayed) =
@@ -399,33 +390,43 @@ impl Compared<'_> {
         if let Some(detail) = self.settings() {
             return Some(Found::new(Reason::Settings, detail));
         }
-        self.own(instruments, ns, OWN_NS).map(|detail| Found::new(Reason::OwnOrders, detail))
+        None
     }
 
-    /// What own orders took differently of some instruments before a time.
-    fn own(&self, instruments: &[u16], ns: i64, within_ns: i64) -> Option<String> {
-        let (from, to) = (ns.saturating_sub(within_ns), ns.saturating_sub(1));
-        let differs = instruments.iter().find_map(|instrument| {
-            let taken = |side: &Side| side.taken(*instrument, from, to);
-            let (live, replayed) = (taken(self.live), taken(self.replayed));
-            (live != replayed).then_some((*instrument, live, replayed))
-        });
-        differs.map(|(instrument, live, replayed)| {
-            format!(
-                "{}: own orders had taken {} live, {} replayed",
-                self.symbol(instrument),
-                self.qty(instrument, live),
-                self.qty(instrument, replayed)
-            )
-        })
-    }
-
-    /// The last that is asked: own orders long ago, of levels that were not shown anew.
-    fn long_ago(&self, instruments: &[u16], ns: i64, otherwise: String) -> Found {
-        match self.own(instruments, ns, LONG_OWN_NS) {
-            Some(detail) => Found::new(Reason::OwnOrdersLong, detail),
-            None => Found::unexplained(otherwise),
-        }
+    /// What own orders hid differently of a side of an instrument, no further than the worse of some prices.
+    fn hidden(
+        &self,
+        instrument: u16,
+        side: u8,
+        within: Option<[i64; 2]>,
+        live: Option<&Hidden>,
+        replayed: Option<&Hidden>,
+    ) -> Option<Found> {
+        let none = Hidden::new();
+        let (live, replayed) = (live.unwrap_or(&none), replayed.unwrap_or(&none));
+        let side = usize::from(side);
+        let counts = |px: i64| {
+            within.is_none_or(|[a, b]| match side == BookSide::Ask.idx() {
+                true => px <= a.max(b),
+                false => a.min(b) <= px,
+            })
+        };
+        let prices: BTreeSet<i64> = live
+            .keys()
+            .chain(replayed.keys())
+            .filter(|(of, px)| *of == side && counts(*px))
+            .map(|(_, px)| *px)
+            .collect();
+        let qty = |of: &Hidden, px: i64| of.get(&(side, px)).copied().unwrap_or(0);
+        let px = prices.into_iter().find(|px| qty(live, *px) != qty(replayed, *px))?;
+        let detail = format!(
+            "{}: own orders hid {} at {} live, {} replayed",
+            self.symbol(instrument),
+            self.qty(instrument, qty(live, px)),
+            self.px(instrument, px),
+            self.qty(instrument, qty(replayed, px))
+        );
+        Some(Found::new(Reason::OwnOrders, detail))
     }
 
     /// Which settings of detection differ.
@@ -437,7 +438,7 @@ impl Compared<'_> {
     }
 
     /// Why the other side has no such thing at that time, where what it told says so.
-    fn absent(&self, only: Only, cycle: u32, instruments: &[u16], ns: i64) -> Option<Found> {
+    fn absent(&self, only: Only, instruments: &[u16], ns: i64) -> Option<Found> {
         let other = self.other(only);
         let there = match only {
             Only::Live => "in the replay",
@@ -456,15 +457,49 @@ impl Compared<'_> {
             let detail = format!("{}: halted by a control {there}", self.symbol(*instrument));
             return Some(Found::new(Reason::Halted, detail));
         }
-        let reach = self
-            .window_ns
-            .saturating_add(other.table.as_ref().map_or(0, |table| table.params.denial_ns));
-        if let Some(denied) = other.denial(cycle, ns, reach) {
-            let away = denied.at_ns.saturating_sub(ns) / 1_000;
-            let detail = format!("denied {there}, {away} us from then");
-            return Some(Found::new(Reason::Denied(denied.code.clone()), detail));
-        }
         self.surroundings(instruments, ns)
+    }
+
+    /// The other side's own word against a cycle at that time.
+    fn denied(
+        &self,
+        only: Only,
+        cycle: u32,
+        ns: i64,
+        wanted: impl Fn(&Denied) -> bool,
+    ) -> Option<Found> {
+        let there = match only {
+            Only::Live => "in the replay",
+            Only::Replayed | Only::Both => "live",
+        };
+        let standing = self.other(only).denial(cycle, ns, self.window_ns, wanted)?;
+        let denied = standing.denied;
+        let away = denied.at_ns.saturating_sub(ns) / 1_000;
+        let mut detail = format!("denied {there}, {away} us from then");
+        if let Some((more, until_ns)) = standing.more.filter(|_| away < 0) {
+            detail =
+                format!("{detail}, and {more} times more until {}", crate::time::utc(until_ns));
+        }
+        Some(Found::new(Reason::Denied(denied.code.clone()), detail))
+    }
+
+    /// Why the other side did not see at that time what this one saw; legs with side, limit and what was hidden.
+    fn unseen(
+        &self,
+        only: Only,
+        cycle: u32,
+        legs: &[(u16, u8, i64, &Hidden)],
+        ns: i64,
+    ) -> Option<Found> {
+        let found = legs.iter().find_map(|(instrument, side, px, hidden)| {
+            let other = self.other(only).hidden(*instrument, ns);
+            let (live, replayed) = match only {
+                Only::Live => (Some(*hidden), other),
+                Only::Replayed | Only::Both => (other, Some(*hidden)),
+            };
+            self.hidden(*instrument, *side, Some([*px; 2]), live, replayed)
+        });
+        found.or_else(|| self.denied(only, cycle, ns, |denied| !denied.is_control))
     }
 
     /// Rounds of both sides; returns the pairs.
@@ -540,53 +575,29 @@ impl Compared<'_> {
             }
         }
         let instruments: Vec<u16> = report.legs().iter().map(|leg| leg.instrument).collect();
-        if let Some(found) = self.absent(only, report.cycle, &instruments, ns) {
+        if let Some(found) = self.absent(only, &instruments, ns) {
             return found;
         }
-        if let Some(found) = self.instead(only, round) {
-            return found;
-        }
-        // A step tries few cycles: what ranked lower was not tried, and nothing is told of that.
+        // Seen there as well it was decided there, and what was decided is told.
         let (from, to) = (ns.saturating_sub(self.window_ns), ns.saturating_add(self.window_ns));
-        let first = other.seen_between(report.cycle, from, to).map(|seen| seen.first_ns);
-        let steps = [Some(ns), first].into_iter().flatten();
-        if let Some(others) = steps
-            .map(|at| other.tried_others(report.cycle, at))
-            .find(|others| *others != 0 && first.is_some())
+        let seen = other.seen_between(report.cycle, from, to);
+        if seen.is_some()
+            && let Some(found) = self.denied(only, report.cycle, ns, |denied| denied.is_control)
         {
-            let detail = format!("there {others} other cycles were tried in that step");
-            return Found::new(Reason::Outranked, detail);
+            return found;
         }
-        let detail = "no round there, and nothing that was told stands against it".to_owned();
-        // Where it was seen as well, older orders have nothing to do with it.
-        if first.is_some() {
-            Found::unexplained(detail)
-        } else {
-            self.long_ago(&instruments, ns, detail)
+        let legs = report.legs().iter().zip(&round.stands);
+        let legs = legs.map(|(leg, stand)| {
+            (leg.instrument, leg.action.takes().idx() as u8, leg.px.0, &stand.hidden)
+        });
+        let legs: Vec<_> = legs.collect();
+        if let Some(found) = self.unseen(only, report.cycle, &legs, ns) {
+            return found;
         }
-    }
-
-    /// Another cycle through one of the same books, at the same time, in its place.
-    fn instead(&self, only: Only, round: &RoundStory) -> Option<Found> {
-        let report = &round.report;
-        let around = |side: &'_ Side, ns: i64| -> Vec<u32> {
-            let (from, to) = (ns.saturating_sub(self.window_ns), ns.saturating_add(self.window_ns));
-            side.rounds_between(from, to).iter().map(|round| round.report.cycle).collect()
-        };
-        let legs = || report.legs().iter().map(|leg| (leg.instrument, leg.action));
-        let is_instead = |one: &&RoundStory| {
-            let mut theirs = one.report.legs().iter().map(|leg| (leg.instrument, leg.action));
-            one.report.cycle != report.cycle
-                && theirs.any(|leg| legs().any(|own| own == leg))
-                && !around(self.side(only), one.report.opened_ns).contains(&one.report.cycle)
-        };
-        let (from, to) = (
-            report.opened_ns.saturating_sub(self.window_ns),
-            report.opened_ns.saturating_add(self.window_ns),
-        );
-        let one = self.other(only).rounds_between(from, to).iter().find(is_instead)?;
-        let detail = format!("there {} took it", self.round_place(one));
-        Some(Found::new(Reason::OtherCycle, detail))
+        let seen = seen.map_or("not seen", |_| "seen");
+        let detail =
+            format!("no round there ({seen}), and nothing that was told stands against it");
+        Found::unexplained(detail)
     }
 
     fn round_of_both(&mut self, live: &RoundStory, replayed: &RoundStory) {
@@ -664,23 +675,33 @@ impl Compared<'_> {
                 self.qty(r.instrument, r.qty.0),
                 self.px(r.instrument, r.px.0)
             );
-            let reason = if let Some(symbol) = self.uncovered(live, replayed) {
-                detail = format!("{detail}; what there was for {symbol} did not cover more");
-                Reason::Balances
-            } else if let Some(around) = self.surroundings(&[l.instrument], ns) {
-                detail = format!("{detail}; {}", around.detail);
-                around.reason
-            } else if live.report.opened_ns != replayed.report.opened_ns {
-                let by = live.report.opened_ns.saturating_sub(replayed.report.opened_ns) / 1_000;
-                detail = format!("{detail}; decided {by} us later live");
-                Reason::OtherMoment
-            } else if l.px != r.px {
-                Reason::BookAtDecision
-            } else if let Some(key) = self.limits() {
-                detail = format!("{detail}; {key} differs");
-                Reason::Limits
-            } else {
-                Reason::Unexplained
+            let by_us = ns.saturating_sub(replayed.report.opened_ns) / 1_000;
+            let because = self
+                .ramp(live, replayed)
+                .or_else(|| self.uncovered(live, replayed))
+                .or_else(|| self.surroundings(&[l.instrument], ns))
+                .or_else(|| self.hidden_of_rounds(live, replayed, true))
+                .or_else(|| self.books(live, replayed))
+                .or_else(|| {
+                    let (l, r) = (live.skew_ppm, replayed.skew_ppm);
+                    let detail = format!("{l} ppm more live, {r} ppm replayed");
+                    (l != r).then(|| Found::new(Reason::Skew, detail))
+                })
+                .or_else(|| self.hidden_of_rounds(live, replayed, false))
+                .or_else(|| {
+                    let detail = format!("decided {by_us} us later live");
+                    (by_us != 0).then(|| Found::new(Reason::OtherMoment, detail))
+                })
+                .or_else(|| {
+                    let key = self.limits()?;
+                    Some(Found::new(Reason::Limits, format!("{key} differs")))
+                });
+            let reason = match because {
+                Some(because) => {
+                    detail = format!("{detail}; {}", because.detail);
+                    because.reason
+                }
+                None => Reason::Unexplained,
             };
             found.push((What::Round, Found::new(reason, detail)));
             // One leg sizes the others.
@@ -688,18 +709,80 @@ impl Compared<'_> {
         }
     }
 
-    /// The leg of the smaller round that there was not enough for to be as large as the other.
-    fn uncovered(&self, live: &RoundStory, replayed: &RoundStory) -> Option<String> {
+    /// Whether one of them alone was among the first after arming, which are of the smallest size.
+    fn ramp(&self, live: &RoundStory, replayed: &RoundStory) -> Option<Found> {
+        let (l, r) = (live.since_armed, replayed.since_armed);
+        let is_small = (l < self.live.ramp_rounds, r < self.replayed.ramp_rounds);
+        let detail = format!(
+            "after {l} rounds since arming live, {r} replayed; the first {} and {} are of the smallest size",
+            self.live.ramp_rounds, self.replayed.ramp_rounds
+        );
+        (is_small.0 != is_small.1).then(|| Found::new(Reason::Ramp, detail))
+    }
+
+    /// What own orders hid differently when two rounds were decided: within their limits, or anywhere, because a
+    /// share of all that is left is the most that an order takes.
+    fn hidden_of_rounds(
+        &self,
+        live: &RoundStory,
+        replayed: &RoundStory,
+        is_within: bool,
+    ) -> Option<Found> {
         let legs = live.report.legs().iter().zip(replayed.report.legs()).enumerate();
-        legs.filter(|(_, (l, r))| l.qty != r.qty)
-            .find(|(idx, (l, r))| {
-                let funds = |round: &RoundStory| round.funds.get(*idx).copied().flatten();
-                let (small, large) = if l.qty < r.qty { (live, r) } else { (replayed, l) };
-                let needs = self.spends(large.instrument, large.action, large.px.0, large.qty.0);
-                funds(live) != funds(replayed)
-                    && funds(small).is_some_and(|there| i128::from(there) < needs)
-            })
-            .map(|(_, (l, _))| self.symbol(l.instrument))
+        legs.into_iter().find_map(|(idx, (l, r))| {
+            let hidden =
+                |round: &RoundStory| round.stands.get(idx).map(|stand| stand.hidden.clone());
+            let side = l.action.takes().idx() as u8;
+            let within = is_within.then_some([l.px.0, r.px.0]);
+            let (l, r, instrument) = (hidden(live), hidden(replayed), l.instrument);
+            self.hidden(instrument, side, within, l.as_ref(), r.as_ref())
+        })
+    }
+
+    /// The leg whose book was another one when two rounds were decided.
+    fn books(&self, live: &RoundStory, replayed: &RoundStory) -> Option<Found> {
+        let stands = live.stands.iter().zip(&replayed.stands).zip(live.report.legs());
+        let (pair, leg) = stands.into_iter().find(|((l, r), _)| l.book != r.book)?;
+        Some(self.other_book(leg.instrument, [pair.0.book, pair.1.book]))
+    }
+
+    fn other_book(&self, instrument: u16, [live, replayed]: [(u64, i64); 2]) -> Found {
+        let text = |(update_id, recv_ns): (u64, i64)| {
+            format!("update {update_id} of {}", crate::time::utc(recv_ns))
+        };
+        let symbol = self.symbol(instrument);
+        let detail = format!("{symbol}: {} live, {} replayed", text(live), text(replayed));
+        Found::new(Reason::BookAtDecision, detail)
+    }
+
+    /// The leg of the smaller round that there was not enough for, or no room for, to be as large as the other.
+    fn uncovered(&self, live: &RoundStory, replayed: &RoundStory) -> Option<Found> {
+        let legs = live.report.legs().iter().zip(replayed.report.legs()).enumerate();
+        legs.filter(|(_, (l, r))| l.qty != r.qty).find_map(|(idx, (l, r))| {
+            let (of_live, of_replayed) = (live.stands.get(idx)?, replayed.stands.get(idx)?);
+            let (small, large) = if l.qty < r.qty { (of_live, r) } else { (of_replayed, l) };
+            let quote = quote_of(large.px, large.qty.0, self.shift(large.instrument)?, true);
+            let (spends, brings) = match large.action {
+                Action::Buy => (quote, i128::from(large.qty.0)),
+                Action::Sell => (i128::from(large.qty.0), quote),
+            };
+            let is_short = |bound: Option<i128>, needs| bound.is_some_and(|bound| bound < needs);
+            let place = if l.qty < r.qty { "live" } else { "in the replay" };
+            let symbol = self.symbol(l.instrument);
+            let detail = if of_live.funds != of_replayed.funds && is_short(small.funds, spends) {
+                format!("what there was {place} for {symbol} did not cover more")
+            } else if of_live.room != of_replayed.room && is_short(small.room, brings) {
+                format!("what {symbol} brings had no more room {place}")
+            } else {
+                return None;
+            };
+            Some(Found::new(Reason::Balances, detail))
+        })
+    }
+
+    fn shift(&self, instrument: u16) -> Option<u8> {
+        let universe = &self.table.universe;
+        universe.get(instrument).map(|_| shift_of(universe, instrument))
     }
 
     /// Which limit that sizes orders differs.
@@ -707,15 +790,6 @@ impl Compared<'_> {
         let of = |side: &Side| serde_json::to_value(&side.table.as_ref()?.setup.limits).ok();
         let differs = differing(&of(self.live)?, &of(self.replayed)?, "limits");
         differs.into_iter().find(|key| SIZING.iter().any(|word| key.contains(word)))
-    }
-
-    /// What an order spends, in quanta of the asset that it spends.
-    fn spends(&self, instrument: u16, action: Action, px: i64, qty: i64) -> i128 {
-        if action == Action::Sell || self.table.universe.get(instrument).is_none() {
-            return qty.into();
-        }
-        let shift = shift_of(&self.table.universe, instrument);
-        quote_of(tandem_core::units::Px(px), qty, shift, true)
     }
 
     /// Two orders that were to do the same.
@@ -872,6 +946,14 @@ fn mean_px(order: &Order) -> Option<(i128, i128)> {
     (0 < qty && 0 < worth).then_some((worth, qty))
 }
 
+/// The one in the middle, of two the mean; a few that were late do not move it.
+fn median_us(mut all: Vec<i64>) -> Option<i64> {
+    all.sort_unstable();
+    let (low, high) = (all.len().checked_sub(1)? / 2, all.len() / 2);
+    let sum = i128::from(*all.get(low)?) + i128::from(*all.get(high)?);
+    i64::try_from(sum.div_euclid(2_000)).ok()
+}
+
 /// How near the replay comes to what happened.
 fn calibration(live: &Side, replayed: &Side, matched: &[(usize, usize)]) -> Calibration {
     let rate = |side: &Side| {
@@ -879,7 +961,8 @@ fn calibration(live: &Side, replayed: &Side, matched: &[(usize, usize)]) -> Cali
         let hit = orders.iter().filter(|order| order.kept().next().is_some()).count() as i64;
         (hit * 1_000_000).checked_div(orders.len() as i64).unwrap_or(0)
     };
-    let (mut prices, mut price_count, mut times, mut time_count) = (0i128, 0i128, 0i128, 0i128);
+    let (mut prices, mut price_count, mut times) = (0i128, 0i128, 0i128);
+    let (mut live_ns, mut replayed_ns) = (Vec::new(), Vec::new());
     for (l, r) in matched {
         let (Some(l), Some(r)) = (live.rounds.get(*l), replayed.rounds.get(*r)) else { continue };
         for (l, r) in l.entries.iter().zip(&r.entries) {
@@ -895,7 +978,8 @@ fn calibration(live: &Side, replayed: &Side, matched: &[(usize, usize)]) -> Cali
             }
             if let (Some(l), Some(r)) = (to_fill_ns(l), to_fill_ns(r)) {
                 times += i128::from(r) - i128::from(l);
-                time_count += 1;
+                live_ns.push(l);
+                replayed_ns.push(r);
             }
         }
     }
@@ -912,7 +996,9 @@ fn calibration(live: &Side, replayed: &Side, matched: &[(usize, usize)]) -> Cali
         matched: matched.len() as u64,
         fill_rate_error_ppm: rate(replayed) - rate(live),
         price_error_ppm: mean(prices, price_count),
-        time_error_us: mean(times, time_count) / 1_000,
+        time_error_us: mean(times, live_ns.len() as i128) / 1_000,
+        time_live_median_us: median_us(live_ns),
+        time_simulated_median_us: median_us(replayed_ns),
         pnl_error: error.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
     }
 }

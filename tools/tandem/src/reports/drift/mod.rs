@@ -1,12 +1,13 @@
 //! The drift report: a live (or paper) journal beside the journal of its own backtest, fill by fill.
 //!
 //! Invariant: rounds are paired by cycle and time, orders by leg and purpose, fills by order and price; every
-//! difference has a named reason with its evidence, or counts as unexplained. The money of all lines adds up to the
-//! difference of the two results.
+//! difference has a named reason, a fact that the two journals tell differently, or counts as unexplained. The money of
+//! all lines adds up to the difference of the two results.
 //!
 //! Not here: the simulation (`tandem-backtest`), the truth of a simulated venue (`crate::truth`).
 
 mod compare;
+pub mod depth;
 pub mod side;
 
 use serde::Serialize;
@@ -124,16 +125,10 @@ pub enum Reason {
     Settings,
     /// Limits differ.
     Limits,
-    /// Own orders had taken different depth before.
+    /// Own orders hid other depth.
     OwnOrders,
-    /// The same in the minute before, of levels that were not shown anew.
-    OwnOrdersLong,
     /// The data was of another age.
     Staleness,
-    /// Another cycle took it.
-    OtherCycle,
-    /// The other side tried other cycles in that step.
-    Outranked,
     /// The other side saw it as part of a longer one.
     OneLife,
     /// It follows from no opportunity.
@@ -142,7 +137,11 @@ pub enum Reason {
     Stage,
     /// What there was did not cover the same size.
     Balances,
-    /// The books showed other prices when it was decided.
+    /// On one side alone it was among the first after arming.
+    Ramp,
+    /// Balances asked for another edge.
+    Skew,
+    /// It was decided on other books.
     BookAtDecision,
     /// It was decided at another moment.
     OtherMoment,
@@ -183,15 +182,14 @@ impl Reason {
             Reason::Settings => "settings",
             Reason::Limits => "limits",
             Reason::OwnOrders => "own_orders",
-            Reason::OwnOrdersLong => "own_orders_earlier",
             Reason::Staleness => "staleness",
-            Reason::OtherCycle => "other_cycle",
             Reason::Halted => "halted",
-            Reason::Outranked => "outranked",
             Reason::OneLife => "one_life",
             Reason::Orphan => "orphan",
             Reason::Stage => "stage",
             Reason::Balances => "balances",
+            Reason::Ramp => "ramp",
+            Reason::Skew => "skew",
             Reason::BookAtDecision => "book_at_decision",
             Reason::OtherMoment => "other_moment",
             Reason::OtherOrder => "other_order",
@@ -222,17 +220,16 @@ impl Reason {
             Reason::Fees => "fees differ",
             Reason::Settings => "settings of the engine differ",
             Reason::Limits => "limits differ",
-            Reason::OwnOrders => "own orders had taken other depth before",
-            Reason::OwnOrdersLong => "own orders had taken other depth in the minute before",
+            Reason::OwnOrders => "own orders hid other depth",
             Reason::Staleness => "the data was of another age",
-            Reason::OtherCycle => "another cycle took it on the other side",
             Reason::Halted => "an instrument was halted by a control on the other side",
-            Reason::Outranked => "the other side tried other cycles in that step",
             Reason::OneLife => "the other side saw it as part of a longer one",
             Reason::Orphan => "it follows from no opportunity",
             Reason::Stage => "over on one side alone",
             Reason::Balances => "balances did not cover the same size",
-            Reason::BookAtDecision => "the books showed other prices when it was decided",
+            Reason::Ramp => "among the first rounds after arming, on one side alone",
+            Reason::Skew => "balances asked for another edge",
+            Reason::BookAtDecision => "it was decided on other books",
             Reason::OtherMoment => "decided at another moment",
             Reason::OtherOrder => "the order was another one, see its round",
             Reason::Rejected => "refused on one side",
@@ -437,10 +434,22 @@ pub fn page(drift: &Drift) -> Page {
             &"price of fills, positive: the replay was too good",
             &format!("{} ppm", c.price_error_ppm),
         ]),
-        line([&"time to the first fill", &format!("{} us", c.time_error_us)]),
+        line([&"time to the first fill, mean", &format!("{} us", c.time_error_us)]),
         line([&"result", &format!("{} {asset}", drift.pnl_error)]),
     ];
     let calibration = table("Replayed less live", &["of", "#error"], "", errors.to_vec());
+    let median = |us: Option<i64>| us.map_or("none".to_owned(), |us| format!("{us} us"));
+    let medians = [
+        line([&"live", &median(c.time_live_median_us)]),
+        line([&"replayed", &median(c.time_simulated_median_us)]),
+    ];
+    let head = ["journal", "#median"];
+    let medians = table(
+        "Time to the first fill, of entry orders that both filled",
+        &head,
+        "",
+        medians.to_vec(),
+    );
     let reasons = drift
         .reasons
         .iter()
@@ -473,7 +482,7 @@ pub fn page(drift: &Drift) -> Page {
         notes,
         sections: vec![
             section("Both", vec![both], vec![sides]),
-            section("Calibration error", Vec::new(), vec![calibration]),
+            section("Calibration error", Vec::new(), vec![calibration, medians]),
             section("Why they differ", vec![note.to_owned()], vec![reasons, unexplained, dearest]),
         ],
     }
