@@ -368,7 +368,7 @@ mod tests {
                 assert_eq!(of(a), of(b), "record {at_ns}, instrument {id}");
                 usable += u32::from(lazy.is_usable(id, at_ns));
             }
-            let sorted = |books: &Books| books.open.clone().map(|ids| BTreeSet::from_iter(ids));
+            let sorted = |books: &Books| books.open.clone().map(BTreeSet::from_iter);
             assert_eq!(sorted(&eager), sorted(&lazy), "record {at_ns}");
         }
         assert!(1_000 < looks && 50 < usable, "{looks} looks, {usable} usable books");
