@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use desk::*;
-use tandem_core::instrument::Universe;
+use tandem_core::instrument::{AssetId, Universe};
 use tandem_core::level::{Cause, Level, Scope};
 use tandem_core::limits::{Mode, Trading};
 use tandem_core::order::{
@@ -371,7 +371,7 @@ fn reason(live: &Side, replayed: &Side, what: What, only: Only) -> (String, Stri
 #[test]
 fn another_size_of_a_round_has_the_reason_whose_fact_differs() {
     type Change = fn(&mut Side, &mut Side, usize);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 13] = [
         ("unexplained", |_, _, _| {}),
         ("ramp", |live, replayed, _| {
             (live.ramp_rounds, replayed.ramp_rounds) = (1, 1);
@@ -406,6 +406,14 @@ fn another_size_of_a_round_has_the_reason_whose_fact_differs() {
             let leg = replayed.rounds[at].report.legs()[0];
             let side = 1 - leg.action.takes().idx();
             replayed.rounds[at].stands[0].hidden.insert((side, leg.px.0), LOT);
+        }),
+        ("exposure", |live, replayed, at| {
+            live.rounds[at].stands[0].exposure = [Some(1 << 60); 2];
+            replayed.rounds[at].stands[0].exposure = [Some(1), None];
+        }),
+        ("unexplained", |live, replayed, at| {
+            live.rounds[at].stands[0].exposure = [Some(1 << 60); 2];
+            replayed.rounds[at].stands[0].exposure = [Some(1 << 59); 2];
         }),
         ("book_at_decision", |_, replayed, at| replayed.rounds[at].stands[1].book.0 += 1),
         ("skew", |_, replayed, at| replayed.rounds[at].skew_ppm += 1),
@@ -587,11 +595,11 @@ fn depth_that_open_orders_hide_is_found() {
 }
 
 /// After every record of a market that moves at random, with orders that fill whole, in part, late and not at all, the
-/// depth that is left is the engine's own.
+/// depth that is left, and the exposure, are the engine's own.
 #[test]
 fn what_is_hidden_is_what_the_engine_does_not_count_on() {
     let table = Table::build(setup(), "a test").unwrap();
-    let (mut hidden, mut orders) = (0, 0);
+    let (mut hidden, mut exposed, mut orders) = (0, 0, 0);
     for seed in 0..20 {
         let mut dice = Dice(seed + 1);
         let limits = Trading {
@@ -649,11 +657,16 @@ fn what_is_hidden_is_what_the_engine_does_not_count_on() {
                 assert_eq!(ours, theirs, "seed {seed}, instrument {instrument}");
                 hidden += u64::from(!depth.now(instrument).is_empty());
             }
+            let btc = AssetId(1);
+            let (low, high) = world.engine.view().unwrap().exposure(btc, None, &[]);
+            let worst = low.abs().max(high.abs());
+            assert_eq!(depth.exposure(btc, world.engine.universe()), worst, "seed {seed}");
+            exposed += u64::from(worst != 0);
         }
         orders += world.engine.desk().unwrap().counts().orders;
     }
-    println!("{orders} orders, something hidden {hidden} times");
-    assert!(100 < orders && 1_000 < hidden, "{orders} {hidden}");
+    println!("{orders} orders, something hidden {hidden} times, exposed {exposed} times");
+    assert!(100 < orders && 1_000 < hidden && 1_000 < exposed, "{orders} {hidden} {exposed}");
 }
 
 /// A median is that of the orders that both filled; a few late ones do not move it.

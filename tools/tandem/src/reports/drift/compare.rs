@@ -767,12 +767,18 @@ impl Compared<'_> {
                 Action::Sell => (i128::from(large.qty.0), quote),
             };
             let is_short = |bound: Option<i128>, needs| bound.is_some_and(|bound| bound < needs);
+            let needs = [i128::from(large.qty.0), quote];
+            let is_exposed = of_live.exposure != of_replayed.exposure
+                && small.exposure.into_iter().zip(needs).any(|(room, needs)| is_short(room, needs));
             let place = if l.qty < r.qty { "live" } else { "in the replay" };
             let symbol = self.symbol(l.instrument);
             let detail = if of_live.funds != of_replayed.funds && is_short(small.funds, spends) {
                 format!("what there was {place} for {symbol} did not cover more")
             } else if of_live.room != of_replayed.room && is_short(small.room, brings) {
                 format!("what {symbol} brings had no more room {place}")
+            } else if is_exposed {
+                let detail = format!("other rounds left {symbol} no more exposure {place}");
+                return Some(Found::new(Reason::Exposure, detail));
             } else {
                 return None;
             };

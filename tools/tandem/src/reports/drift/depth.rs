@@ -10,12 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tandem_core::book::Level;
 use tandem_core::instrument::{AssetId, FeeIn, Universe};
+use tandem_core::ledger::Posting;
 use tandem_core::limits::Mode;
 use tandem_core::market::Market;
 use tandem_core::order::{Action, NewOrder, OrderKey, Report};
 use tandem_core::orders::{NO_ROUND, Order};
 use tandem_core::own::Own;
 use tandem_core::record::{Kind, Record, Venue, flag};
+use tandem_core::round::Stage;
 use tandem_core::units::{PPM_PER_UNIT, Px, Qty, Side, div_ceil};
 use tandem_core::value::{quote_of, shift_of};
 
@@ -24,11 +26,12 @@ use crate::table::Table;
 /// Hidden quantity of one instrument, by side and price.
 pub type Hidden = BTreeMap<(usize, i64), i64>;
 
-/// An order that has not ended.
+/// An order that has not ended, or of which fills are missing.
 #[derive(Debug)]
 struct Open {
     order: Order,
     trades: BTreeSet<u64>,
+    has_ended: bool,
 }
 
 /// One side's books and what its orders hid of them.
@@ -37,6 +40,12 @@ pub struct Depth {
     market: Market,
     own: Own,
     open: BTreeMap<(u32, OrderKey), Open>,
+    /// What the fills of rounds that are not over moved, by asset.
+    flows: BTreeMap<(u32, u64), BTreeMap<u16, i128>>,
+    /// What a fill moved whose round is over: the round that is opened for it has it.
+    late: BTreeMap<u16, i128>,
+    /// What is too little to trade, by asset.
+    dust: BTreeMap<u16, i64>,
     /// How long a taking is hidden where nothing is shown anew.
     interest_ns: i64,
     /// By instrument: what was hidden from a time on.
@@ -54,6 +63,9 @@ impl Depth {
             market: Market::new(&table.universe, table.params.window_levels),
             own: Own::new(table.universe.instruments.len()),
             open: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            late: BTreeMap::new(),
+            dust: BTreeMap::new(),
             interest_ns: interest_ns.unwrap_or(i64::MAX),
             history: BTreeMap::new(),
         }
@@ -145,8 +157,63 @@ impl Depth {
                 self.book(record, table);
             }
             Some(Kind::OrderNew) if record.has(flag::OUTPUT) => self.sent(record, table),
-            _ => self.report(record),
+            Some(Kind::Round) if record.part == 0 => self.round(record),
+            Some(Kind::Ledger) => self.posted(record),
+            _ => self.report(record, table),
         }
+    }
+
+    /// A round begins, with what was late for another where it is opened for that, or it is over: what is left of it
+    /// is dust from here on.
+    fn round(&mut self, record: &Record) {
+        let [tags, id, ..] = record.data;
+        let name = (record.run, id as u64);
+        if tags & 0xff == Stage::Settled as i64 {
+            self.flows.remove(&name);
+        } else if !self.flows.contains_key(&name) {
+            let is_orphan = tags >> 16 & 0xff != 0;
+            let flows = if is_orphan { std::mem::take(&mut self.late) } else { BTreeMap::new() };
+            self.flows.insert(name, flows);
+        }
+    }
+
+    /// Dust of a round that is not over went into it.
+    fn posted(&mut self, record: &Record) {
+        let Some(posting) = Posting::read(record).filter(|posting| posting.venue.is_none()) else {
+            return;
+        };
+        self.dust.insert(posting.asset.0, posting.after.0);
+        if let Some(flows) = self.flows.get_mut(&(posting.run, posting.key.round())) {
+            let sum = flows.entry(posting.asset.0).or_default();
+            *sum = sum.saturating_sub(posting.delta.0.into());
+        } else if posting.key == OrderKey(0) {
+            self.late.clear();
+        }
+    }
+
+    /// Returns the most that an asset may be exposed: what rounds hold, what is dust, and what open orders may do.
+    #[must_use]
+    pub fn exposure(&self, asset: AssetId, universe: &Universe) -> i128 {
+        let dust = self.dust.get(&asset.0).copied().unwrap_or(0);
+        let held = self.flows.values().filter_map(|flows| flows.get(&asset.0));
+        let held = held.fold(i128::from(dust), |sum, amount| sum.saturating_add(*amount));
+        let (mut low, mut high) = (held, held);
+        for open in self.open.values() {
+            let (terms, left) = (open.order.terms, open.order.remaining());
+            let Some(rules) = universe.get(terms.instrument) else { continue };
+            let sign = if terms.action == Action::Buy { 1 } else { -1 };
+            let change = if rules.base == asset {
+                i128::from(left.0) * sign
+            } else if rules.quote == asset {
+                let shift = shift_of(universe, terms.instrument);
+                -quote_of(terms.px, left.0, shift, true).saturating_mul(sign)
+            } else {
+                0
+            };
+            low = low.saturating_add(change.min(0));
+            high = high.saturating_add(change.max(0));
+        }
+        low.saturating_abs().max(high.saturating_abs())
     }
 
     fn expire(&mut self, now_ns: i64) {
@@ -221,36 +288,54 @@ impl Depth {
         }
         self.own.take(&terms, self.market.get(terms.instrument).depth());
         let order = Order::new(terms, NO_ROUND, record.engine_ts_ns);
-        self.open.insert((terms.run, terms.key), Open { order, trades: BTreeSet::new() });
+        self.open.insert(
+            (terms.run, terms.key),
+            Open { order, trades: BTreeSet::new(), has_ended: false },
+        );
         // What else is decided in that step was seen before.
         self.changed(terms.instrument, record.engine_ts_ns.saturating_add(1));
     }
 
-    fn report(&mut self, record: &Record) {
+    fn report(&mut self, record: &Record, table: &Table) {
         if self.open.is_empty() {
             return;
         }
         let Some((run, key, report)) = Report::read(record) else { return };
         let Some(open) = self.open.get_mut(&(run, key)) else { return };
         let terms = open.order.terms;
-        if let Report::Fill { px, qty, trade_id, .. } = report {
-            let is_new = open.trades.insert(trade_id);
-            // On paper the order has met its book: what it took is known price by price.
-            if is_new && record.has(flag::OUTPUT) {
-                if open.trades.len() == 1 {
-                    self.own.forget(run, key);
+        match report {
+            Report::Fill { trade_id, .. } if !open.trades.insert(trade_id) => return,
+            Report::Fill { px, qty, fee, asset, .. } => {
+                // On paper the order has met its book: what it took is known price by price.
+                if record.has(flag::OUTPUT) {
+                    if open.trades.len() == 1 {
+                        self.own.forget(run, key);
+                    }
+                    self.own.took(&terms, px, qty, record.engine_ts_ns);
                 }
-                self.own.took(&terms, px, qty, record.engine_ts_ns);
+                let Some(rules) = table.universe.get(terms.instrument) else { return };
+                let buys = terms.action == Action::Buy;
+                let sign = if buys { 1 } else { -1 };
+                let shift = shift_of(&table.universe, terms.instrument);
+                let quote = quote_of(px, qty.0, shift, buys).saturating_mul(sign);
+                let flows = self.flows.get_mut(&(run, key.round())).unwrap_or(&mut self.late);
+                let base = i128::from(qty.0) * sign;
+                for (asset, amount) in
+                    [(rules.base.0, base), (rules.quote.0, -quote), (asset, -i128::from(fee.0))]
+                {
+                    let sum = flows.entry(asset).or_default();
+                    *sum = sum.saturating_add(amount);
+                }
             }
-            if is_new {
-                open.order.absorb(&report);
-            }
-        } else {
-            open.order.absorb(&report);
+            _ => {}
         }
-        if open.order.is_final() {
+        open.order.absorb(&report);
+        if open.order.is_final() && !open.has_ended {
+            open.has_ended = true;
             let filled = open.order.filled.max(open.order.told());
             self.own.ended(run, key, filled, record.engine_ts_ns);
+        }
+        if open.order.is_settled() {
             self.open.remove(&(run, key));
         }
         self.changed(terms.instrument, record.engine_ts_ns);

@@ -137,6 +137,8 @@ pub enum Reason {
     Stage,
     /// What there was did not cover the same size.
     Balances,
+    /// What was open left no room for the same size.
+    Exposure,
     /// On one side alone it was among the first after arming.
     Ramp,
     /// Balances asked for another edge.
@@ -188,6 +190,7 @@ impl Reason {
             Reason::Orphan => "orphan",
             Reason::Stage => "stage",
             Reason::Balances => "balances",
+            Reason::Exposure => "exposure",
             Reason::Ramp => "ramp",
             Reason::Skew => "skew",
             Reason::BookAtDecision => "book_at_decision",
@@ -227,6 +230,7 @@ impl Reason {
             Reason::Orphan => "it follows from no opportunity",
             Reason::Stage => "over on one side alone",
             Reason::Balances => "balances did not cover the same size",
+            Reason::Exposure => "what was open left no room for the same size",
             Reason::Ramp => "among the first rounds after arming, on one side alone",
             Reason::Skew => "balances asked for another edge",
             Reason::BookAtDecision => "it was decided on other books",

@@ -90,6 +90,8 @@ pub struct Stand {
     pub funds: Option<i128>,
     /// What could be added of the asset that it brings; nothing where there is no such bound.
     pub room: Option<i128>,
+    /// What more its base and its quote could be exposed; nothing where there is no such bound.
+    pub exposure: [Option<i128>; 2],
     /// What own orders hid of its instrument.
     pub hidden: Hidden,
     /// Its book: the venue's number of the last change, and when that was received.
@@ -415,6 +417,9 @@ impl Reader {
     }
 
     fn grouped(&mut self, record: &Record, table: &Rc<Table>) {
+        if let Some(depth) = &mut self.depth {
+            depth.take(record, table);
+        }
         if record.part == 0 || GROUP_MAX <= self.group.len() {
             self.group.clear();
         }
@@ -493,8 +498,13 @@ impl Reader {
         });
         let room = band(brought).zip(balance(brought));
         let room = room.map(|(band, balance)| i128::from(band.ceiling.0) - i128::from(balance));
+        let exposure = [rules.base, rules.quote].map(|asset| {
+            let trading = self.trading.as_ref().filter(|limits| limits.numeraire != asset)?;
+            let most = trading.assets.get(usize::from(asset.0))?.exposure_max;
+            Some(i128::from(most.0).saturating_sub(depth.exposure(asset, universe)))
+        });
         let hidden = depth.now(leg.instrument);
-        Stand { funds, room, hidden, book: depth.book_of(leg.instrument) }
+        Stand { funds, room, exposure, hidden, book: depth.book_of(leg.instrument) }
     }
 
     /// What the desk asks more of a cycle that takes balances further from their targets.
