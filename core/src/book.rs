@@ -47,7 +47,7 @@ pub enum Change {
 }
 
 /// Levels at the best that are looked through at once, all of them: a count has no branch to guess wrong.
-const NEAR: usize = 16;
+const NEAR: usize = 8;
 
 /// Levels in a row, worst first, with room at both ends.
 #[derive(Debug)]
@@ -86,12 +86,18 @@ impl Row {
         self.levels_mut().copy_from_slice(levels);
     }
 
-    #[inline]
+    #[inline(always)]
     fn levels(&self) -> &[Level] {
         &self.room[self.from..self.to]
     }
 
-    #[inline]
+    #[inline(always)]
+    fn best(&self) -> Option<Level> {
+        // Without levels there is none before `to`.
+        if self.from == self.to { None } else { self.room.get(self.to - 1).copied() }
+    }
+
+    #[inline(always)]
     fn levels_mut(&mut self) -> &mut [Level] {
         &mut self.room[self.from..self.to]
     }
@@ -200,7 +206,7 @@ impl Book {
     #[inline]
     #[must_use]
     pub fn best(&self, side: Side) -> Option<Level> {
-        self.sides[side.idx()].levels().last().copied()
+        self.sides[side.idx()].best()
     }
 
     /// Returns the level of a rank; the best has rank 0.
@@ -212,6 +218,7 @@ impl Book {
     }
 
     /// Returns the levels of a side, best first.
+    #[inline]
     pub fn levels(
         &self,
         side: Side,
@@ -220,6 +227,7 @@ impl Book {
     }
 
     /// Returns whether the best bid is at or above the best ask.
+    #[inline]
     #[must_use]
     pub fn is_crossed_or_locked(&self) -> bool {
         match (self.best(Side::Bid), self.best(Side::Ask)) {
