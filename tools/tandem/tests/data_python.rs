@@ -9,6 +9,7 @@ mod data_support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use data_support::{Scratch, Told, assert_same, books, digests, must, records, table};
 use serde_json::Value;
@@ -17,8 +18,11 @@ use tandem_core::record::{Kind, Record, flag};
 use tandem_core::report::{Denial, Opportunity, Phase};
 use tandem_tools::reports::Exact;
 
-/// Returns the Python of an environment with the packages of `tests/python/NAME.txt`.
+/// Returns the Python of an environment with the packages of `tests/python/NAME.txt`. Tests run at the same time: one
+/// makes it, the others wait.
 fn python(name: &str) -> Option<PathBuf> {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = format!("{}/tests/python/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     let packages = std::fs::read_to_string(&wanted).unwrap();
     let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python-{name}"));
@@ -34,12 +38,10 @@ fn python(name: &str) -> Option<PathBuf> {
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
     };
-    let made = run(Command::new("python3").args(["-m", "venv"]).arg(&at)).and_then(|()| {
-        let pip =
-            ["-m", "pip", "install", "--quiet", "--no-deps", "--timeout", "30", "--retries", "1"];
-        run(Command::new(&python).args(pip).args(["--disable-pip-version-check", "-r", &wanted]))
-    });
-    if let Err(why) = made {
+    run(Command::new("python3").args(["-m", "venv"]).arg(&at)).expect("an environment");
+    let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--timeout", "30", "--retries", "1"];
+    let pip = pip.into_iter().chain(["--disable-pip-version-check", "-r", &wanted]);
+    if let Err(why) = run(Command::new(&python).args(pip)) {
         println!("SKIPPED: {name} cannot be installed from PyPI (scripts/setup tests): {why}");
         let _ = std::fs::remove_dir_all(&at);
         return None;
