@@ -8,7 +8,7 @@
 use std::fmt::Write;
 
 use serde_json::Value;
-use tandem_backtest::outcome::Outcome;
+use tandem_backtest::outcome::{Outcome, ValueOfMs};
 
 use super::Sensitivity;
 use super::doc::Doc;
@@ -17,6 +17,8 @@ use crate::reports::page::escaped;
 
 /// Rounds below which one of them may be all of the result.
 const FEW_ROUNDS: u64 = 30;
+/// Seconds of recording below which amounts a day are those of another day.
+const SHORT_S: i64 = 6 * 3_600;
 
 /// A run that does not add up.
 pub fn void(doc: &mut Doc, outcome: &Outcome) {
@@ -223,7 +225,9 @@ fn calibrated(doc: &mut Doc, outcome: &Outcome) -> String {
         calibration.recorded_rounds,
     );
     let error = pnl_error(doc, calibration.pnl_error);
-    format!("Beside {recorded} rounds that really happened its result differs by {error}.")
+    format!(
+        "{recorded} rounds were really traded on this market: simulated less real, the results differ by {error}."
+    )
 }
 
 fn pnl_error(doc: &mut Doc, error: i64) -> String {
@@ -242,23 +246,31 @@ pub fn millisecond(doc: &mut Doc, outcome: &Outcome) {
         "<section id=\"millisecond\" class=\"ms\" aria-labelledby=\"millisecond-title\">\n\
          <h2 id=\"millisecond-title\">What is <span data-name>1 ms</span> worth?</h2>\n",
     );
-    let mut venues: Vec<(&String, i64)> =
-        outcome.value_of_ms.iter().map(|(venue, value)| (venue, value.per_ms_day)).collect();
+    let mut venues: Vec<(&String, &ValueOfMs)> = outcome.value_of_ms.iter().collect();
     if venues.is_empty() {
         doc.say("Not measured in this run: there was no opportunity to measure it on.");
         return doc.end();
     }
     let time =
         summary(doc, "Length of the recording", Unit::Seconds, "seconds", outcome.summary.seconds);
+    let short = match outcome.summary.seconds < SHORT_S {
+        true => {
+            " So short a recording does not stand for a day: take the order of the venues from it, not the amounts."
+        }
+        false => "",
+    };
     doc.say(&format!(
         "What would be added every day if orders to that venue, and to it alone, arrived <span data-name>1 ms</span> \
-         earlier; counted over every opportunity that was seen in {time}, taken or not, and scaled to a day. \
-         <a href=\"#lateness\">The curves</a>"
+         earlier; counted over every opportunity that was seen in {time}, taken or not, after fees and competitors, \
+         and scaled to a day.{short} <a href=\"#lateness\">The curves</a>"
     ));
-    venues.sort_by_key(|(_, value)| std::cmp::Reverse(*value));
-    let most = venues.iter().map(|(_, value)| value.unsigned_abs()).max().unwrap_or(0).max(1);
+    venues.sort_by_key(|(_, value)| std::cmp::Reverse(value.per_ms_day));
+    let most = venues.iter().map(|(_, value)| value.per_ms_day.unsigned_abs()).max();
+    let most = most.unwrap_or(0).max(1);
     doc.out.push_str("<ul class=\"cards\">\n");
-    for (venue, value) in venues {
+    for (venue, of) in venues {
+        let value = of.per_ms_day;
+        let is_early = of.points.first().is_some_and(|point| point.late_us < 0);
         let shown = doc.one(
             &format!("ms_{venue}"),
             &format!("{venue}: worth of 1 ms less on its orders, a day"),
@@ -268,7 +280,12 @@ pub fn millisecond(doc: &mut Doc, outcome: &Outcome) {
         );
         let note = match value {
             0 => "faster orders would add nothing here",
-            gain if 0 < gain => "for every millisecond that orders here arrive earlier",
+            gain if 0 < gain && is_early => {
+                "for the first millisecond that orders here arrive earlier"
+            }
+            gain if 0 < gain => {
+                "is what one millisecond more would cost: there is none to be saved"
+            }
             _ => "faster orders would not have paid here",
         };
         let share = value.unsigned_abs() as f64 / most as f64 * 100.0;
