@@ -51,8 +51,8 @@ pub struct Offer {
 #[derive(Debug)]
 pub struct Books {
     market: Market,
-    params: [VenueParams; 3],
-    venues: Vec<Venue>,
+    /// A venue's own book has no age there.
+    params: VenueParams,
     /// By instrument, side and price.
     taken: BTreeMap<(u16, usize, i64), Taken>,
     recovery_ns: i64,
@@ -72,12 +72,9 @@ impl Books {
         recovery_ns: i64,
         competition: Competition,
     ) -> Books {
-        // A venue's own book has no age there.
-        let venue = VenueParams { age_ns_max: i64::MAX, ..params.venues[0] };
         Books {
             market: Market::new(universe, params.window_levels),
-            params: [venue; 3],
-            venues: universe.instruments.iter().map(|rules| rules.venue).collect(),
+            params: VenueParams { age_ns_max: i64::MAX, ..params.venues[0] },
             taken: BTreeMap::new(),
             recovery_ns,
             competition,
@@ -101,7 +98,8 @@ impl Books {
     pub fn take(&mut self, record: &Record) {
         let Some(venue) = Venue::from_tag(record.venue) else { return };
         let instrument = record.instrument;
-        let is_ours = self.venues.get(usize::from(instrument)) == Some(&venue);
+        let state = self.market.instruments().get(usize::from(instrument));
+        let is_ours = state.is_some_and(|state| state.venue == venue);
         let (conn, epoch) = (record.conn, record.epoch);
         match record.kind() {
             Some(Kind::Gap) => {
@@ -162,7 +160,8 @@ impl Books {
             return;
         }
         self.market.adopt(venue, market);
-        let ids = (0..self.venues.len() as u16).filter(|id| market.get(*id).venue == venue);
+        let ids =
+            (0..market.instruments().len() as u16).filter(|id| market.get(*id).venue == venue);
         let open = &mut self.open[venue.idx()];
         open.clear();
         open.extend(ids.filter(|id| market.get(*id).in_batch));
@@ -231,8 +230,8 @@ impl Books {
     /// Returns whether an instrument's book may fill anything.
     #[must_use]
     pub fn is_usable(&self, instrument: u16, now_ns: i64) -> bool {
-        let venue = self.venues[usize::from(instrument)];
-        self.market().usable(venue, instrument, &self.params[venue.idx()], now_ns).is_ok()
+        let venue = self.market().get(instrument).venue;
+        self.market().usable(venue, instrument, &self.params, now_ns).is_ok()
     }
 
     /// Returns the share of displayed depth that others have taken of a crossing of this age.
