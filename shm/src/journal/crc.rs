@@ -2,7 +2,7 @@
 //!
 //! Invariant: the value is that of the crate `crc32c`, which is used where the processor has no such instruction; a
 //! test holds the two against each other. That crate cuts its input into parts for long buffers, and for 128 bytes
-//! the cutting costs more than the sum: 165 instructions a frame there, 45 here (callgrind, a backtest of a journal).
+//! the cutting costs more than the sum: 156 instructions a frame there, 20 here (callgrind, 599,350 frames).
 
 use zerocopy::IntoBytes;
 
